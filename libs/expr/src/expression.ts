@@ -1,0 +1,43 @@
+import type { DataType } from '@cairn/schema';
+
+/**
+ * Typed filter tree: what the parser makes of text and a schema, what travels between services, and what is compiled to a predicate over
+ * columns. Three-valued: a comparison with null is unknown, and unknown rows do not match.
+ */
+export type Literal = boolean | bigint | number | string;
+export type CompareOp = '<' | '<=' | '>' | '>=' | '==' | '!=';
+export type ArithmeticOp = '+' | '-' | '*' | '/' | '%' | '**' | '&' | '|' | '^' | '<<' | '>>';
+
+/** A field, or a path into a JSON field; a key of the dynamic field is a path into $meta. Array elements: path of one number. */
+export interface ColumnRef {
+  readonly kind: 'column';
+  readonly fieldId: number;
+  readonly type: DataType;
+  readonly elementType: DataType;
+  readonly path: readonly (string | number)[];
+  /** As the user wrote it, for messages. */
+  readonly name: string;
+}
+
+export type ValueExpr =
+  | ColumnRef
+  | { readonly kind: 'literal'; readonly value: Literal }
+  | { readonly kind: 'list'; readonly values: readonly (Literal | readonly Literal[])[] }
+  | { readonly kind: 'arithmetic'; readonly op: ArithmeticOp; readonly left: ValueExpr; readonly right: ValueExpr }
+  | { readonly kind: 'negate' | 'bitNot'; readonly value: ValueExpr }
+  | { readonly kind: 'arrayLength'; readonly column: ColumnRef };
+
+export type Expr =
+  | { readonly kind: 'true' }
+  | { readonly kind: 'false' }
+  | { readonly kind: 'compare'; readonly op: CompareOp; readonly left: ValueExpr; readonly right: ValueExpr }
+  | { readonly kind: 'in'; readonly value: ValueExpr; readonly list: readonly (Literal | readonly Literal[])[]; readonly negated: boolean }
+  | { readonly kind: 'like'; readonly column: ColumnRef; readonly pattern: string }
+  | { readonly kind: 'regex'; readonly column: ColumnRef; readonly pattern: string; readonly negated: boolean }
+  | { readonly kind: 'isNull'; readonly column: ColumnRef; readonly negated: boolean }
+  | { readonly kind: 'exists'; readonly column: ColumnRef }
+  | { readonly kind: 'contains'; readonly column: ColumnRef; readonly mode: 'one' | 'all' | 'any'; readonly values: readonly (Literal | readonly Literal[])[]; readonly json: boolean }
+  | { readonly kind: 'bool'; readonly value: ValueExpr }
+  | { readonly kind: 'and' | 'or'; readonly parts: readonly Expr[] }
+  | { readonly kind: 'not'; readonly part: Expr }
+  | { readonly kind: 'randomSample'; readonly fraction: number; readonly part: Expr | undefined };

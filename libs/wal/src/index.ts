@@ -1,0 +1,2 @@
+export * from './channel-writer.ts';
+export * from './wal.ts';
