@@ -1,2 +1,4 @@
 export * from './column.ts';
+export * from './face.ts';
+export * from './raw-field-data.ts';
 export * from './types.ts';

@@ -1,1 +1,2 @@
+export * from './face.ts';
 export * from './readable-segment.ts';
