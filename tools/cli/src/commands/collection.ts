@@ -1,0 +1,69 @@
+import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
+import type { Command } from 'commander';
+import { print, printOne } from '../output.ts';
+import { must, withSession } from '../session.ts';
+
+const typeNames = new Map<number, string>(Object.entries(DataType).map(([name, value]) => [value, name]));
+
+export function addCollectionCommands(program: Command): void {
+  const collection = program.command('collection').description('collections of a database');
+
+  collection
+    .command('list')
+    .description('collections, and whether they are loaded')
+    .action(async (_options: unknown, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.milvus.showCollections({ dbName: session.database }, session.options);
+        must(reply.status);
+        print(
+          session.format,
+          reply.collectionNames.map((name, i) => ({ name, id: String(reply.collectionIds[i] ?? ''), loaded: Number(reply.inMemoryPercentages[i] ?? 0) === 100 })),
+        );
+      }),
+    );
+
+  collection
+    .command('describe')
+    .description('schema, shards and properties')
+    .argument('<name>', 'collection or alias')
+    .action(async (name: string, _options: unknown, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.milvus.describeCollection({ dbName: session.database, collectionName: name }, session.options);
+        must(reply.status);
+        const schema = CollectionSchema.fromPartial(reply.schema ?? {});
+        const fields = schema.fields.map((field) => {
+          const params = field.typeParams.map((pair) => `${pair.key}=${pair.value}`).join(' ');
+          const marks = [field.isPrimaryKey ? 'primary key' : '', field.autoID ? 'auto id' : '', field.nullable ? 'nullable' : ''].filter(Boolean);
+          return `${field.name} ${typeNames.get(field.dataType) ?? field.dataType} ${params} ${marks.join(', ')}`.trim().replaceAll(/ +/g, ' ');
+        });
+        printOne(session.format, {
+          name: reply.collectionName,
+          id: String(reply.collectionID),
+          database: reply.dbName,
+          shards: reply.shardsNum,
+          dynamic_field: schema.enableDynamicField,
+          aliases: reply.aliases,
+          fields,
+          properties: reply.properties.map((pair) => `${pair.key}=${pair.value}`),
+        });
+      }),
+    );
+
+  collection
+    .command('count')
+    .description('rows that are visible now (the collection must be loaded)')
+    .argument('<name>', 'collection or alias')
+    .option('-f, --filter <expression>', 'count only rows that match', '')
+    .action(async (name: string, options: { filter: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.milvus.query(
+          { dbName: session.database, collectionName: name, expr: options.filter, outputFields: ['count(*)'], consistencyLevel: 0 },
+          session.options,
+        );
+        must(reply.status);
+        const field = reply.fieldsData[0]?.field;
+        const data = field?.$case === 'scalars' ? field.value.data : undefined;
+        printOne(session.format, { count: data?.$case === 'longData' ? Number(data.value.data[0] ?? 0n) : 0 });
+      }),
+    );
+}

@@ -1,0 +1,156 @@
+import type { RestoreJobRecord } from '@cairn/proto/cairn/meta';
+import type { SnapshotInfo } from '@cairn/proto/cairn/services';
+import type { Command } from 'commander';
+import { bytes, print, printOne, type Row } from '../output.ts';
+import { jobRow, watchJob } from '../restore-progress.ts';
+import { CommandError, EXIT, must, type Session, withSession } from '../session.ts';
+
+interface CollectionOption {
+  readonly collection: string;
+}
+
+/** Whole number of an option, with a clear error. */
+function whole(name: string, value: string): number {
+  const number = Number(value);
+  if (!Number.isSafeInteger(number) || number < 0) throw new CommandError(`${name} must be a whole number, 0 or more, not '${value}'`, EXIT.usage);
+  return number;
+}
+
+function snapshotRow(info: SnapshotInfo): Row {
+  return {
+    name: info.name,
+    collection: info.collection,
+    database: info.database,
+    created: new Date(info.createdMs).toISOString(),
+    rows: info.rows,
+    bytes: bytes(info.bytes),
+    segments: info.segments,
+    pins: info.pins,
+  };
+}
+
+async function startRestore(session: Session, snapshot: string, target: string, options: { collection: string; targetDatabase?: string; wait?: boolean }): Promise<void> {
+  const reply = await session.milvus.restoreSnapshot(
+    { name: snapshot, dbName: session.database, collectionName: options.collection, targetDbName: options.targetDatabase ?? '', targetCollectionName: target },
+    session.options,
+  );
+  must(reply.status);
+  const id = Number(reply.jobId);
+  if (options.wait) await watchJob(session, id);
+  else printOne(session.format, { job_id: id });
+}
+
+export function addSnapshotCommands(program: Command): void {
+  const snapshot = program.command('snapshot').description('exact points in time of a collection');
+
+  snapshot
+    .command('create')
+    .description('take a snapshot: everything acknowledged before the call is in it, flushed or not')
+    .argument('<name>', 'name, unique in its collection')
+    .requiredOption('-c, --collection <name>', 'collection')
+    .option('--description <text>', 'description', '')
+    .option('--protect <seconds>', 'keep its segments from being compacted for this long (0 to 604800)', '0')
+    .addHelpText('after', '\nExample:\n  cairn snapshot create -c packages before_upgrade --description "before 2.0"')
+    .action(async (name: string, options: CollectionOption & { description: string; protect: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const protection = BigInt(whole('--protect', options.protect));
+        must(
+          await session.milvus.createSnapshot(
+            { name, dbName: session.database, collectionName: options.collection, description: options.description, compactionProtectionSeconds: protection },
+            session.options,
+          ),
+        );
+        printOne(session.format, { created: name });
+      }),
+    );
+
+  snapshot
+    .command('list')
+    .description('list snapshots, of one collection or of all')
+    .option('-c, --collection <name>', 'collection', '')
+    .option('--all-databases', 'of every database')
+    .action(async (options: CollectionOption & { allDatabases?: boolean }, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.admin.listSnapshots({ database: options.allDatabases ? '' : session.database, collection: options.collection }, session.options);
+        print(session.format, reply.snapshots.map(snapshotRow));
+      }),
+    );
+
+  snapshot
+    .command('describe')
+    .description('what a snapshot holds and where it lies')
+    .argument('<name>', 'snapshot')
+    .requiredOption('-c, --collection <name>', 'collection')
+    .action(async (name: string, options: CollectionOption, command: Command) =>
+      withSession(command, async (session) => {
+        const info = await session.admin.describeSnapshot({ database: session.database, collection: options.collection, name }, session.options);
+        printOne(session.format, { ...snapshotRow(info), description: info.description, partitions: info.partitions, timestamp: info.ts, location: info.location });
+      }),
+    );
+
+  snapshot
+    .command('restore')
+    .description('restore a snapshot into a new collection')
+    .argument('<name>', 'snapshot')
+    .argument('<target>', 'collection to make; must not exist')
+    .requiredOption('-c, --collection <name>', 'collection the snapshot was taken of')
+    .option('--target-database <name>', 'database of the new collection (default: the same)')
+    .option('-w, --wait', 'wait until the job has ended, with a progress bar')
+    .addHelpText('after', '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait')
+    .action(async (name: string, target: string, options: CollectionOption & { targetDatabase?: string; wait?: boolean }, command: Command) =>
+      withSession(command, (session) => startRestore(session, name, target, options)),
+    );
+
+  snapshot
+    .command('jobs')
+    .description('restore jobs and how far they are')
+    .argument('[id]', 'one job, with a progress bar until it ends')
+    .option('-c, --collection <name>', 'jobs from or into this collection', '')
+    .action(async (id: string | undefined, options: CollectionOption, command: Command) =>
+      withSession(command, async (session) => {
+        if (id !== undefined) return watchJob(session, whole('job id', id));
+        const reply = await session.admin.listRestoreJobs({ database: session.database, collection: options.collection }, session.options);
+        print(session.format, reply.jobs.map((job: RestoreJobRecord) => jobRow(job)));
+      }),
+    );
+
+  snapshot
+    .command('pin')
+    .description('keep a snapshot from being dropped; prints the pin id')
+    .argument('<name>', 'snapshot')
+    .requiredOption('-c, --collection <name>', 'collection')
+    .option('--ttl <seconds>', 'how long (0: until unpinned; at most 2592000)', '0')
+    .action(async (name: string, options: CollectionOption & { ttl: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.milvus.pinSnapshotData(
+          { name, dbName: session.database, collectionName: options.collection, ttlSeconds: BigInt(whole('--ttl', options.ttl)) },
+          session.options,
+        );
+        must(reply.status);
+        printOne(session.format, { pin_id: Number(reply.pinId) });
+      }),
+    );
+
+  snapshot
+    .command('unpin')
+    .description('release a pin')
+    .argument('<pin-id>', 'what `snapshot pin` printed')
+    .action(async (id: string, _options: unknown, command: Command) =>
+      withSession(command, async (session) => {
+        must(await session.milvus.unpinSnapshotData({ pinId: BigInt(whole('pin id', id)) }, session.options));
+        printOne(session.format, { unpinned: id });
+      }),
+    );
+
+  snapshot
+    .command('drop')
+    .description('drop a snapshot; refused while it is pinned or being restored')
+    .argument('<name>', 'snapshot')
+    .requiredOption('-c, --collection <name>', 'collection')
+    .action(async (name: string, options: CollectionOption, command: Command) =>
+      withSession(command, async (session) => {
+        must(await session.milvus.dropSnapshot({ name, dbName: session.database, collectionName: options.collection }, session.options));
+        printOne(session.format, { dropped: name });
+      }),
+    );
+}

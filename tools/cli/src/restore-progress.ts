@@ -1,0 +1,62 @@
+import { type RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
+import { SingleBar } from 'cli-progress';
+import { bytes, printOne, type Row } from './output.ts';
+import { CommandError, EXIT, type Session } from './session.ts';
+
+const POLL_MS = 200;
+
+const names: Readonly<Record<RestoreJobState, string>> = {
+  [RestoreJobState.RESTORE_PENDING]: 'Pending',
+  [RestoreJobState.RESTORE_EXECUTING]: 'Executing',
+  [RestoreJobState.RESTORE_PUBLISHING]: 'Publishing',
+  [RestoreJobState.RESTORE_COMPLETED]: 'Completed',
+  [RestoreJobState.RESTORE_FAILED]: 'Failed',
+  [RestoreJobState.RESTORE_CANCELLED]: 'Cancelled',
+};
+
+const ended = new Set<RestoreJobState>([RestoreJobState.RESTORE_COMPLETED, RestoreJobState.RESTORE_FAILED, RestoreJobState.RESTORE_CANCELLED]);
+
+/** By verified bytes; 100 only when Completed. */
+function percent(job: RestoreJobRecord): number {
+  if (job.state === RestoreJobState.RESTORE_COMPLETED) return 100;
+  return job.totalBytes === 0 ? 0 : Math.min(99, Math.floor((job.copiedBytes * 100) / job.totalBytes));
+}
+
+export function jobRow(job: RestoreJobRecord): Row {
+  const seconds = job.endMs > 0 ? (job.endMs - job.startMs) / 1000 : null;
+  return {
+    job_id: job.id,
+    snapshot: job.snapshotName,
+    source: `${job.sourceDatabaseName}.${job.sourceCollectionName}`,
+    target: `${job.targetDatabaseName}.${job.targetCollectionName}`,
+    state: names[job.state],
+    progress: `${percent(job)} %`,
+    copied: `${bytes(job.copiedBytes)} of ${bytes(job.totalBytes)}`,
+    started: new Date(job.startMs).toISOString(),
+    seconds,
+    reason: job.reason,
+  };
+}
+
+/** Follows a job to its end, with a bar on a terminal; a job that ends other than Completed fails the command with exit code 4. */
+export async function watchJob(session: Session, id: number): Promise<void> {
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '{bar} {percentage} %  {state}  {copied}  ETA {eta_formatted}', stream: process.stderr }) : undefined;
+  bar?.start(100, 0, { state: 'Pending', copied: '' });
+  for (;;) {
+    const reply = await session.admin.listRestoreJobs({ database: '', collection: '' }, session.options);
+    const job = reply.jobs.find((one) => one.id === id);
+    if (!job) {
+      bar?.stop();
+      throw new CommandError(`there is no restore job ${id}`);
+    }
+    const row = jobRow(job);
+    bar?.update(percent(job), { state: row['state'], copied: row['copied'] });
+    if (ended.has(job.state)) {
+      bar?.stop();
+      printOne(session.format, row);
+      if (job.state !== RestoreJobState.RESTORE_COMPLETED) throw new CommandError(`restore job ${id} ended ${names[job.state]}: ${job.reason}`, EXIT.jobFailed);
+      return;
+    }
+    await session.runtime.sleep(POLL_MS);
+  }
+}
