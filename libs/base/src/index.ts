@@ -1,3 +1,4 @@
+export * from './bitmap.ts';
 export * from './checksum.ts';
 export * from './concurrency.ts';
 export * from './errors.ts';

@@ -36,7 +36,13 @@ export type Expr =
   | { readonly kind: 'regex'; readonly column: ColumnRef; readonly pattern: string; readonly negated: boolean }
   | { readonly kind: 'isNull'; readonly column: ColumnRef; readonly negated: boolean }
   | { readonly kind: 'exists'; readonly column: ColumnRef }
-  | { readonly kind: 'contains'; readonly column: ColumnRef; readonly mode: 'one' | 'all' | 'any'; readonly values: readonly (Literal | readonly Literal[])[]; readonly json: boolean }
+  | {
+      readonly kind: 'contains';
+      readonly column: ColumnRef;
+      readonly mode: 'one' | 'all' | 'any';
+      readonly values: readonly (Literal | readonly Literal[])[];
+      readonly json: boolean;
+    }
   | { readonly kind: 'bool'; readonly value: ValueExpr }
   | { readonly kind: 'and' | 'or'; readonly parts: readonly Expr[] }
   | { readonly kind: 'not'; readonly part: Expr }

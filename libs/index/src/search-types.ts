@@ -1,0 +1,68 @@
+import type { Bitmap } from '@cairn/base';
+import type { BytesColumn, VectorColumn } from '@cairn/schema';
+
+/** What an index is: type (FLAT, HNSW, AUTOINDEX), metric (L2, IP, COSINE…) and build parameters (M, efConstruction), as the user gave them. */
+export interface IndexSpec {
+  readonly indexType: string;
+  readonly metric: string;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+/** An index file that is open for search. Keys in it are row numbers of the column it was built from. */
+export interface OpenIndex extends IndexSpec {
+  readonly rows: number;
+  /** Local file that every worker maps. */
+  readonly path: string;
+}
+
+/** Vectors that a build or an exact search reads: dense or binary rows, or sparse ones. Workers share them when they lie on a SharedArrayBuffer; else they are copied. */
+export type VectorSource = VectorColumn | BytesColumn;
+
+/** Scores strictly beyond `radius`, and no better than `rangeFilter` when it is given. See rangeOf. */
+export interface ScoreRange {
+  readonly radius: number;
+  readonly rangeFilter: number | undefined;
+}
+
+/** Rows of all queries back to back, best first within each query; ties by row. Scores are raw metric values (COSINE and IP: bigger is better). */
+export interface IndexHits {
+  /** Hits of each query. */
+  readonly counts: Uint32Array;
+  readonly rows: Int32Array;
+  readonly scores: Float32Array;
+}
+
+export interface VectorQuery {
+  /** Query vectors back to back in the column's storage layout; sparse: each as u32 LE length and its pairs. */
+  readonly queries: Uint8Array;
+  readonly nq: number;
+  /** Hits per query; with a range, at most so many of the best. */
+  readonly k: number;
+  /** Rows that may match; undefined: all. Rows without a vector never match. */
+  readonly filter?: Bitmap | undefined;
+  readonly range?: ScoreRange | undefined;
+}
+
+export interface ExactQuery extends VectorQuery {
+  readonly vectors: VectorSource;
+  readonly metric: string;
+  /** Rows of `vectors` to look at (a growing column has room behind its rows); undefined: all. */
+  readonly rows?: number | undefined;
+}
+
+export interface IndexQuery extends VectorQuery {
+  /** Breadth of a graph search; undefined: the default. At least k is used. */
+  readonly ef?: number | undefined;
+  /** The column that the index was built from: read when the filter leaves so few rows that looking at each is cheaper. */
+  readonly vectors: () => Promise<VectorSource>;
+}
+
+export interface BuildRequest extends IndexSpec {
+  readonly vectors: VectorSource;
+  /** The file to write; its directory exists. */
+  readonly path: string;
+}
+
+export interface BuiltIndex extends OpenIndex {
+  readonly bytes: number;
+}
