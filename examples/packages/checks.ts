@@ -10,7 +10,12 @@ function expected(row: PackageRow): PackageRow {
 /** Reads the whole collection and compares every field of every row, bit for bit, with the model. Throws at the first difference. */
 export async function checkRows(client: MilvusClient, collection: string, model: ReadonlyMap<string, PackageRow>): Promise<void> {
   const seen = new Set<string>();
-  const iterator = await client.queryIterator({ collection_name: collection, expr: '', output_fields: ['*', 'version', 'architecture'], batchSize: 1000 });
+  const iterator = await client.queryIterator({
+    collection_name: collection,
+    expr: '',
+    output_fields: ['*', 'version', 'architecture'],
+    batchSize: 1000,
+  });
   for await (const batch of iterator) {
     for (const found of batch) {
       const name = String(found['name']);
@@ -20,7 +25,8 @@ export async function checkRows(client: MilvusClient, collection: string, model:
       if (!want) throw new Error(`${collection}: row ${name} must not be there`);
       for (const [field, value] of Object.entries(expected(want))) {
         const got = field === 'embedding' ? (found[field] as number[]).map(Math.fround) : found[field];
-        if (!isDeepStrictEqual(got, value)) throw new Error(`${collection}: row ${name}, field ${field}: ${JSON.stringify(got)} instead of ${JSON.stringify(value)}`);
+        if (!isDeepStrictEqual(got, value))
+          throw new Error(`${collection}: row ${name}, field ${field}: ${JSON.stringify(got)} instead of ${JSON.stringify(value)}`);
       }
     }
   }

@@ -60,7 +60,9 @@ function readDataset(directory: string): Dataset {
       architecture: row['architecture'],
     });
   }
-  const queries = [...tableFromIPC(readFileSync(join(directory, 'queries.arrow')))].map((row) => Array.from(row['embedding'].toArray() as Float32Array));
+  const queries = [...tableFromIPC(readFileSync(join(directory, 'queries.arrow')))].map((row) =>
+    Array.from(row['embedding'].toArray() as Float32Array),
+  );
   const answers = JSON.parse(readFileSync(join(directory, 'neighbours.json'), 'utf8')) as {
     cases: { id: string; filter: string; matching_rows: number; neighbours: [string, number][][] }[];
   };

@@ -78,7 +78,13 @@ await step(`insert ${data.rows.length} rows in batches of 1000`, async () => {
 await step('flush', async () => must('flush', (await client.flushSync({ collection_names: [collection] })).status));
 
 await step('index (HNSW, COSINE) and load', async () => {
-  const index = { collection_name: collection, field_name: 'embedding', index_type: 'HNSW', metric_type: 'COSINE', params: { M: 16, efConstruction: 200 } };
+  const index = {
+    collection_name: collection,
+    field_name: 'embedding',
+    index_type: 'HNSW',
+    metric_type: 'COSINE',
+    params: { M: 16, efConstruction: 200 },
+  };
   must('createIndex', await client.createIndex(index));
   for (;;) {
     const described = await client.describeIndex({ collection_name: collection, field_name: 'embedding' });
@@ -109,7 +115,9 @@ const atSnapshot = new Map(model);
 await step('insert, upsert and delete more', async () => {
   const fresh = data.rows.slice(0, 500).map((row, i) => ({ ...row, name: `new-package-${i}` }));
   must('insert', (await client.insert({ collection_name: collection, data: fresh as unknown as Record<string, never>[] })).status);
-  const changed = data.rows.slice(500, 1500).map((row) => ({ ...row, installed_kb: row.installed_kb + 1, homepage: null, summary: `changed: ${row.summary}`.slice(0, 400) }));
+  const changed = data.rows
+    .slice(500, 1500)
+    .map((row) => ({ ...row, installed_kb: row.installed_kb + 1, homepage: null, summary: `changed: ${row.summary}`.slice(0, 400) }));
   must('upsert', (await client.upsert({ collection_name: collection, data: changed as unknown as Record<string, never>[] })).status);
   const gone = data.rows.slice(1500, 1800).map((row) => row.name);
   must('delete', (await client.delete({ collection_name: collection, ids: gone })).status);
@@ -118,7 +126,11 @@ await step('insert, upsert and delete more', async () => {
 });
 
 await step('restore the snapshot into a new collection', async () => {
-  const job = await client.restoreSnapshot({ snapshot_name: snapshot, source_collection_name: collection, target_collection_name: restored });
+  const job = await client.restoreSnapshot({
+    snapshot_name: snapshot,
+    source_collection_name: collection,
+    target_collection_name: restored,
+  });
   must('restoreSnapshot', job.status);
   for (;;) {
     const state = await client.getRestoreSnapshotState({ job_id: job.job_id });

@@ -59,7 +59,8 @@ function problem(path: string, target: string): string | undefined {
   const to = match[1];
   if (to === from.name || from.isTest) return undefined;
   if (match[2] && to !== 'proto' && !(match[2] === '/testing' && from.name === 'simulation')) return 'goes past the door of the room';
-  if (from.group === 'libs' && !(allowed[from.name] ?? []).includes(to)) return `libs/${from.name} may import only: ${(allowed[from.name] ?? []).join(', ') || 'nothing'}`;
+  if (from.group === 'libs' && !(allowed[from.name] ?? []).includes(to))
+    return `libs/${from.name} may import only: ${(allowed[from.name] ?? []).join(', ') || 'nothing'}`;
   if (from.group === 'services' && from.name !== 'standalone' && !serviceMay.includes(to)) return 'a service never imports another service';
   return undefined;
 }

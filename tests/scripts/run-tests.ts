@@ -12,7 +12,11 @@ const bin = (name: string): string => join(root, 'node_modules/.bin', name);
 
 function run(command: string, args: readonly string[]): Promise<number> {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, CI: process.env['CI'] ?? 'true' } });
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, CI: process.env['CI'] ?? 'true' },
+    });
     child.on('error', (error) => {
       console.error(`${command}: ${error.message}`);
       resolve(127);
@@ -26,7 +30,12 @@ interface Assertion {
   readonly status: string;
 }
 interface Report {
-  readonly testResults: readonly { readonly name: string; readonly status: string; readonly message?: string; readonly assertionResults: readonly Assertion[] }[];
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message?: string;
+    readonly assertionResults: readonly Assertion[];
+  }[];
 }
 
 let passed = 0;
@@ -57,7 +66,14 @@ for (const [name, command, args] of [
 
 const directory = mkdtempSync(join(tmpdir(), 'cairn-tests-'));
 const reportFile = join(directory, 'report.json');
-const code = await run(process.execPath, [join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${reportFile}`, ...process.argv.slice(2)]);
+const code = await run(process.execPath, [
+  join(root, 'node_modules/vitest/vitest.mjs'),
+  'run',
+  '--reporter=default',
+  '--reporter=json',
+  `--outputFile.json=${reportFile}`,
+  ...process.argv.slice(2),
+]);
 try {
   const report = JSON.parse(readFileSync(reportFile, 'utf8')) as Report;
   for (const file of report.testResults) {
@@ -67,7 +83,8 @@ try {
       else skipped.push(test.fullName);
     }
   }
-  if (code !== 0 && failed === 0) count(`the test runner ended with code ${code} though no test failed (an error outside tests, see above)`, false);
+  if (code !== 0 && failed === 0)
+    count(`the test runner ended with code ${code} though no test failed (an error outside tests, see above)`, false);
 } catch (error) {
   count(`the test runner left no report (exit code ${code}): ${error instanceof Error ? error.message : error}`, false);
 }

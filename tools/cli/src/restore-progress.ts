@@ -14,7 +14,11 @@ const names: Readonly<Record<RestoreJobState, string>> = {
   [RestoreJobState.RESTORE_CANCELLED]: 'Cancelled',
 };
 
-const ended = new Set<RestoreJobState>([RestoreJobState.RESTORE_COMPLETED, RestoreJobState.RESTORE_FAILED, RestoreJobState.RESTORE_CANCELLED]);
+const ended = new Set<RestoreJobState>([
+  RestoreJobState.RESTORE_COMPLETED,
+  RestoreJobState.RESTORE_FAILED,
+  RestoreJobState.RESTORE_CANCELLED,
+]);
 
 /** By verified bytes; 100 only when Completed. */
 function percent(job: RestoreJobRecord): number {
@@ -40,7 +44,9 @@ export function jobRow(job: RestoreJobRecord): Row {
 
 /** Follows a job to its end, with a bar on a terminal; a job that ends other than Completed fails the command with exit code 4. */
 export async function watchJob(session: Session, id: number): Promise<void> {
-  const bar = process.stderr.isTTY ? new SingleBar({ format: '{bar} {percentage} %  {state}  {copied}  ETA {eta_formatted}', stream: process.stderr }) : undefined;
+  const bar = process.stderr.isTTY
+    ? new SingleBar({ format: '{bar} {percentage} %  {state}  {copied}  ETA {eta_formatted}', stream: process.stderr })
+    : undefined;
   bar?.start(100, 0, { state: 'Pending', copied: '' });
   for (;;) {
     const reply = await session.admin.listRestoreJobs({ database: '', collection: '' }, session.options);
@@ -54,7 +60,8 @@ export async function watchJob(session: Session, id: number): Promise<void> {
     if (ended.has(job.state)) {
       bar?.stop();
       printOne(session.format, row);
-      if (job.state !== RestoreJobState.RESTORE_COMPLETED) throw new CommandError(`restore job ${id} ended ${names[job.state]}: ${job.reason}`, EXIT.jobFailed);
+      if (job.state !== RestoreJobState.RESTORE_COMPLETED)
+        throw new CommandError(`restore job ${id} ended ${names[job.state]}: ${job.reason}`, EXIT.jobFailed);
       return;
     }
     await session.runtime.sleep(POLL_MS);

@@ -55,7 +55,10 @@ export async function withSession(command: Command, work: (session: Session) => 
     if (error instanceof CommandError) throw error;
     const found = asCairnError(error);
     const unreachable = found.codeName === 'Unavailable' || found.codeName === 'Timeout';
-    throw new CommandError(unreachable ? `${options.address}: ${found.message}` : found.message, unreachable ? EXIT.unavailable : EXIT.failed);
+    throw new CommandError(
+      unreachable ? `${options.address}: ${found.message}` : found.message,
+      unreachable ? EXIT.unavailable : EXIT.failed,
+    );
   } finally {
     await transport.close();
   }

@@ -17,7 +17,11 @@ export function addCollectionCommands(program: Command): void {
         must(reply.status);
         print(
           session.format,
-          reply.collectionNames.map((name, i) => ({ name, id: String(reply.collectionIds[i] ?? ''), loaded: Number(reply.inMemoryPercentages[i] ?? 0) === 100 })),
+          reply.collectionNames.map((name, i) => ({
+            name,
+            id: String(reply.collectionIds[i] ?? ''),
+            loaded: Number(reply.inMemoryPercentages[i] ?? 0) === 100,
+          })),
         );
       }),
     );
@@ -33,8 +37,12 @@ export function addCollectionCommands(program: Command): void {
         const schema = CollectionSchema.fromPartial(reply.schema ?? {});
         const fields = schema.fields.map((field) => {
           const params = field.typeParams.map((pair) => `${pair.key}=${pair.value}`).join(' ');
-          const marks = [field.isPrimaryKey ? 'primary key' : '', field.autoID ? 'auto id' : '', field.nullable ? 'nullable' : ''].filter(Boolean);
-          return `${field.name} ${typeNames.get(field.dataType) ?? field.dataType} ${params} ${marks.join(', ')}`.trim().replaceAll(/ +/g, ' ');
+          const marks = [field.isPrimaryKey ? 'primary key' : '', field.autoID ? 'auto id' : '', field.nullable ? 'nullable' : ''].filter(
+            Boolean,
+          );
+          return `${field.name} ${typeNames.get(field.dataType) ?? field.dataType} ${params} ${marks.join(', ')}`
+            .trim()
+            .replaceAll(/ +/g, ' ');
         });
         printOne(session.format, {
           name: reply.collectionName,

@@ -12,7 +12,8 @@ interface CollectionOption {
 /** Whole number of an option, with a clear error. */
 function whole(name: string, value: string): number {
   const number = Number(value);
-  if (!Number.isSafeInteger(number) || number < 0) throw new CommandError(`${name} must be a whole number, 0 or more, not '${value}'`, EXIT.usage);
+  if (!Number.isSafeInteger(number) || number < 0)
+    throw new CommandError(`${name} must be a whole number, 0 or more, not '${value}'`, EXIT.usage);
   return number;
 }
 
@@ -29,9 +30,20 @@ function snapshotRow(info: SnapshotInfo): Row {
   };
 }
 
-async function startRestore(session: Session, snapshot: string, target: string, options: { collection: string; targetDatabase?: string; wait?: boolean }): Promise<void> {
+async function startRestore(
+  session: Session,
+  snapshot: string,
+  target: string,
+  options: { collection: string; targetDatabase?: string; wait?: boolean },
+): Promise<void> {
   const reply = await session.milvus.restoreSnapshot(
-    { name: snapshot, dbName: session.database, collectionName: options.collection, targetDbName: options.targetDatabase ?? '', targetCollectionName: target },
+    {
+      name: snapshot,
+      dbName: session.database,
+      collectionName: options.collection,
+      targetDbName: options.targetDatabase ?? '',
+      targetCollectionName: target,
+    },
     session.options,
   );
   must(reply.status);
@@ -56,7 +68,13 @@ export function addSnapshotCommands(program: Command): void {
         const protection = BigInt(whole('--protect', options.protect));
         must(
           await session.milvus.createSnapshot(
-            { name, dbName: session.database, collectionName: options.collection, description: options.description, compactionProtectionSeconds: protection },
+            {
+              name,
+              dbName: session.database,
+              collectionName: options.collection,
+              description: options.description,
+              compactionProtectionSeconds: protection,
+            },
             session.options,
           ),
         );
@@ -71,7 +89,10 @@ export function addSnapshotCommands(program: Command): void {
     .option('--all-databases', 'of every database')
     .action(async (options: CollectionOption & { allDatabases?: boolean }, command: Command) =>
       withSession(command, async (session) => {
-        const reply = await session.admin.listSnapshots({ database: options.allDatabases ? '' : session.database, collection: options.collection }, session.options);
+        const reply = await session.admin.listSnapshots(
+          { database: options.allDatabases ? '' : session.database, collection: options.collection },
+          session.options,
+        );
         print(session.format, reply.snapshots.map(snapshotRow));
       }),
     );
@@ -83,8 +104,17 @@ export function addSnapshotCommands(program: Command): void {
     .requiredOption('-c, --collection <name>', 'collection')
     .action(async (name: string, options: CollectionOption, command: Command) =>
       withSession(command, async (session) => {
-        const info = await session.admin.describeSnapshot({ database: session.database, collection: options.collection, name }, session.options);
-        printOne(session.format, { ...snapshotRow(info), description: info.description, partitions: info.partitions, timestamp: info.ts, location: info.location });
+        const info = await session.admin.describeSnapshot(
+          { database: session.database, collection: options.collection, name },
+          session.options,
+        );
+        printOne(session.format, {
+          ...snapshotRow(info),
+          description: info.description,
+          partitions: info.partitions,
+          timestamp: info.ts,
+          location: info.location,
+        });
       }),
     );
 
@@ -97,8 +127,9 @@ export function addSnapshotCommands(program: Command): void {
     .option('--target-database <name>', 'database of the new collection (default: the same)')
     .option('-w, --wait', 'wait until the job has ended, with a progress bar')
     .addHelpText('after', '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait')
-    .action(async (name: string, target: string, options: CollectionOption & { targetDatabase?: string; wait?: boolean }, command: Command) =>
-      withSession(command, (session) => startRestore(session, name, target, options)),
+    .action(
+      async (name: string, target: string, options: CollectionOption & { targetDatabase?: string; wait?: boolean }, command: Command) =>
+        withSession(command, (session) => startRestore(session, name, target, options)),
     );
 
   snapshot
@@ -110,7 +141,10 @@ export function addSnapshotCommands(program: Command): void {
       withSession(command, async (session) => {
         if (id !== undefined) return watchJob(session, whole('job id', id));
         const reply = await session.admin.listRestoreJobs({ database: session.database, collection: options.collection }, session.options);
-        print(session.format, reply.jobs.map((job: RestoreJobRecord) => jobRow(job)));
+        print(
+          session.format,
+          reply.jobs.map((job: RestoreJobRecord) => jobRow(job)),
+        );
       }),
     );
 

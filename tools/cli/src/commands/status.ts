@@ -15,7 +15,9 @@ export function addStatusCommand(program: Command): void {
           role: node.role,
           address: node.address,
           leads: node.role === 'datacoord' && node.id === cluster?.leader?.nodeId,
-          channels: (cluster?.channels ?? []).filter((channel) => channel.nodeId === node.id).map((channel) => `${channel.channel} (epoch ${channel.epoch})`),
+          channels: (cluster?.channels ?? [])
+            .filter((channel) => channel.nodeId === node.id)
+            .map((channel) => `${channel.channel} (epoch ${channel.epoch})`),
         }));
         const shards = reply.shards.map((shard) => ({
           shard: shard.vchannel,
@@ -26,7 +28,8 @@ export function addStatusCommand(program: Command): void {
           unflushed_records: Math.max(0, shard.tail - shard.checkpoint),
           segments: shard.holders.length,
         }));
-        if (session.format !== 'table') return printOne(session.format, { version: reply.version, nodes: JSON.stringify(nodes), shards: JSON.stringify(shards) });
+        if (session.format !== 'table')
+          return printOne(session.format, { version: reply.version, nodes: JSON.stringify(nodes), shards: JSON.stringify(shards) });
         console.log(`Cairn ${reply.version}\n`);
         print('table', nodes);
         console.log('');
