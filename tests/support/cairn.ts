@@ -129,7 +129,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
       const [httpPort = 0, port = 0, proxyPort = 0] = await freePorts(3);
       const own = join(dir, name);
       await mkdir(own, { recursive: true });
-      const ports = role === 'proxy' ? { 'proxy.port': options.proxyPorts?.[i] ?? proxyPort } : { 'node.port': port };
+      const ports: Record<string, number> =
+        role === 'proxy' ? { 'proxy.port': options.proxyPorts?.[i] ?? proxyPort } : { 'node.port': port };
       made.push(cairnProcess({ name, role, dir: own, httpPort, settings: { ...settings, dataDir: own, 'node.id': name, ...ports } }));
       if (role === 'proxy') addresses.push(`127.0.0.1:${options.proxyPorts?.[i] ?? proxyPort}`);
     }

@@ -32,7 +32,8 @@ export class Semaphore {
 
   async run<T>(task: () => Promise<T>): Promise<T> {
     if (this.#free > 0) this.#free--;
-    else if (this.#waiting.length >= this.#queueLimit) throw new CairnError('TooManyRequests', `${this.#name}: ${this.#queueLimit} requests are waiting already`);
+    else if (this.#waiting.length >= this.#queueLimit)
+      throw new CairnError('TooManyRequests', `${this.#name}: ${this.#queueLimit} requests are waiting already`);
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
     try {
       return await task();

@@ -18,7 +18,12 @@ export interface LogOptions {
 /** A pino logger to standard error, so that standard output stays for results. */
 export function createLogger(options: LogOptions): Logger {
   return pino(
-    { level: options.level, base: null, ...(options.mixin ? { mixin: options.mixin } : {}), serializers: { error: pino.stdSerializers.err } },
+    {
+      level: options.level,
+      base: null,
+      ...(options.mixin ? { mixin: options.mixin } : {}),
+      serializers: { error: pino.stdSerializers.err },
+    },
     destination({ dest: 2, sync: false }),
   );
 }

@@ -12,7 +12,12 @@ export interface RetryPolicy {
 }
 
 /** Calls `work` until it succeeds, the error is permanent, attempts run out, or the signal aborts. Delay doubles, with jitter of a half. */
-export async function retry<T>(runtime: Runtime, policy: RetryPolicy, work: (attempt: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
+export async function retry<T>(
+  runtime: Runtime,
+  policy: RetryPolicy,
+  work: (attempt: number) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
   const worthIt = policy.retriable ?? isRetriable;
   for (let attempt = 1; ; attempt++) {
     if (signal?.aborted) throw new CairnError('Cancelled', 'operation was cancelled');
