@@ -1,0 +1,136 @@
+import { CairnError, type Runtime } from '@cairn/base';
+import { type ClientOptions, credentials, Client as GrpcClient, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { context, propagation } from '@opentelemetry/api';
+import { type CallOptions, type Client, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
+import { fromServiceError } from './error-trailer.ts';
+import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
+import { type AnyMethod, buildClient } from './untyped.ts';
+
+export interface GrpcTransportOptions {
+  /** Deadline of a call whose caller names none, ms. */
+  readonly timeoutMs?: number;
+  /** Largest message taken, bytes; -1: no limit (between our own services, whose batches are limited at the front). */
+  readonly maxReceiveBytes?: number;
+  /** Pings that notice a dead peer, ms. */
+  readonly keepAliveMs?: number;
+}
+
+const encode =
+  (method: MethodDefinition) =>
+  (message: unknown): Buffer => {
+    const bytes = method.requestType.encode(message as never).finish();
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  };
+
+/** Clients over gRPC, one kept-alive connection per address. */
+export class GrpcTransport implements Transport {
+  readonly #runtime: Runtime;
+  readonly #timeoutMs: number;
+  readonly #channelOptions: ClientOptions;
+  readonly #channels = new Map<string, GrpcClient>();
+  readonly #clients = new Map<string, unknown>();
+
+  constructor(runtime: Runtime, options: GrpcTransportOptions = {}) {
+    this.#runtime = runtime;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#channelOptions = {
+      'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
+      'grpc.max_send_message_length': -1,
+      'grpc.keepalive_time_ms': options.keepAliveMs ?? 10_000,
+      'grpc.keepalive_timeout_ms': 5_000,
+      'grpc.keepalive_permit_without_calls': 1,
+      'grpc.initial_reconnect_backoff_ms': 50,
+      'grpc.max_reconnect_backoff_ms': 1_000,
+      'grpc.service_config_disable_resolution': 1,
+    };
+  }
+
+  client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
+    const key = `${definition.fullName}@${address}`;
+    const known = this.#clients.get(key);
+    if (known) return known as Client<D>;
+    const client = buildClient(definition, (name) => this.#method(definition, definition.methods[name], address));
+    this.#clients.set(key, client);
+    return client;
+  }
+
+  close(): void {
+    for (const channel of this.#channels.values()) channel.close();
+    this.#channels.clear();
+    this.#clients.clear();
+  }
+
+  #channel(address: string): GrpcClient {
+    let channel = this.#channels.get(address);
+    if (!channel) {
+      channel = new GrpcClient(address, credentials.createInsecure(), this.#channelOptions);
+      this.#channels.set(address, channel);
+    }
+    return channel;
+  }
+
+  #metadata(options: CallOptions): Metadata {
+    const metadata = new Metadata();
+    for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
+    propagation.inject(context.active(), metadata, { set: (carrier, key, value) => carrier.set(key, value) });
+    return metadata;
+  }
+
+  #deadline(options: CallOptions): { deadline?: Date } {
+    const timeoutMs = options.timeoutMs ?? this.#timeoutMs;
+    return timeoutMs === Number.POSITIVE_INFINITY ? {} : { deadline: new Date(this.#runtime.now() + Math.max(0, timeoutMs)) };
+  }
+
+  #method(definition: ServiceDefinition, method: MethodDefinition, address: string): AnyMethod {
+    const path = methodPath(definition, method);
+    const what = `${path} at ${address}`;
+    const serialize = encode(method);
+    const deserialize = (bytes: Buffer): unknown => method.responseType.decode(bytes);
+    const unary = (request: unknown, options: CallOptions = {}): Promise<unknown> =>
+      new Promise((resolve, reject) => {
+        const { signal } = options;
+        if (signal?.aborted) return reject(new CairnError('Cancelled', `${what}: cancelled before it was sent`));
+        const cancel = (): void => call.cancel();
+        const settle = (error: ServiceError | null, response?: unknown): void => {
+          signal?.removeEventListener('abort', cancel);
+          if (error) reject(fromServiceError(error, what));
+          else resolve(response);
+        };
+        const call = this.#channel(address).makeUnaryRequest(
+          path,
+          serialize,
+          deserialize,
+          request,
+          this.#metadata(options),
+          this.#deadline(options),
+          settle,
+        );
+        signal?.addEventListener('abort', cancel, { once: true });
+      });
+    const stream = async function* (this: GrpcTransport, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
+      const { signal } = options;
+      if (signal?.aborted) throw new CairnError('Cancelled', `${what}: cancelled before it was sent`);
+      const call = this.#channel(address).makeServerStreamRequest(
+        path,
+        serialize,
+        deserialize,
+        request,
+        this.#metadata(options),
+        this.#deadline(options),
+      );
+      const cancel = (): void => call.cancel();
+      signal?.addEventListener('abort', cancel, { once: true });
+      try {
+        yield* call;
+      } catch (error) {
+        throw fromServiceError(error as ServiceError, what);
+      } finally {
+        signal?.removeEventListener('abort', cancel);
+        // A cancelled call reports its end as an error event, which nobody reads any more.
+        call.on('error', () => undefined);
+        call.cancel();
+      }
+    }.bind(this);
+    return method.responseStream ? stream : unary;
+  }
+}

@@ -1,0 +1,140 @@
+import { asCairnError, CairnError, type Runtime } from '@cairn/base';
+import type { CallContext, CallOptions, Client, Handlers, MethodDefinition, ServiceDefinition } from './definition.ts';
+import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
+import { type AnyHandler, type AnyMethod, buildClient, handlerOf } from './untyped.ts';
+
+export interface InProcessOptions {
+  /** Deadline of a call whose caller names none, ms. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Services of one process calling each other: the same clients and handlers as over gRPC, without sockets and without serialisation. Message
+ * objects pass as they are, so neither side may change one it has sent or received.
+ */
+export class InProcessNetwork implements Transport {
+  readonly #runtime: Runtime;
+  readonly #timeoutMs: number;
+  readonly #services = new Map<string, (method: string) => AnyHandler | undefined>();
+
+  constructor(runtime: Runtime, options: InProcessOptions = {}) {
+    this.#runtime = runtime;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  }
+
+  /** Serves a definition at `inproc:name` until `close` of what it returns; an address may serve several definitions. */
+  serve<D extends ServiceDefinition>(address: string, definition: D, handlers: Handlers<D>): { close(): void } {
+    const key = `${definition.fullName}@${address}`;
+    if (this.#services.has(key)) throw new CairnError('Internal', `${definition.fullName} is served at ${address} already`);
+    const lookup = (method: string) => handlerOf(handlers, method);
+    this.#services.set(key, lookup);
+    return {
+      close: () => {
+        if (this.#services.get(key) === lookup) this.#services.delete(key);
+      },
+    };
+  }
+
+  client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
+    return buildClient(definition, (name) => this.#method(definition, name, definition.methods[name], address));
+  }
+
+  close(): void {
+    this.#services.clear();
+  }
+
+  #method(definition: ServiceDefinition, name: string, method: MethodDefinition, address: string): AnyMethod {
+    const what = `${definition.fullName}/${method.name} at ${address}`;
+    const find = (): AnyHandler => {
+      const service = this.#services.get(`${definition.fullName}@${address}`);
+      if (!service) throw new CairnError('Unavailable', `${what}: nobody serves there`);
+      const handler = service(name);
+      if (!handler) throw new CairnError('NotSupported', `${what}: no handler`);
+      return handler;
+    };
+    const unary = async (request: unknown, options: CallOptions = {}): Promise<unknown> => {
+      const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
+      try {
+        return await call.race(Promise.resolve().then(() => find()(request, call) as Promise<unknown>));
+      } finally {
+        call.end();
+      }
+    };
+    const stream = async function* (this: InProcessNetwork, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
+      const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
+      try {
+        const updates = (find()(request, call) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+        for (;;) {
+          const next = await call.race(updates.next());
+          if (next.done) return;
+          yield next.value;
+        }
+      } finally {
+        call.end();
+      }
+    }.bind(this);
+    return method.responseStream ? stream : unary;
+  }
+}
+
+/** One call: its deadline, its cancellation, and what the handler sees of it. */
+class InProcessCall implements CallContext {
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly #controller = new AbortController();
+  readonly #runtime: Runtime;
+  readonly #deadline: number;
+  readonly #stopped: Promise<never>;
+  #stop: (error: CairnError) => void = () => undefined;
+  readonly #release: () => void;
+
+  constructor(runtime: Runtime, what: string, options: CallOptions, defaultTimeoutMs: number) {
+    this.#runtime = runtime;
+    this.metadata = new Map(Object.entries(options.metadata ?? {}));
+    const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
+    this.#deadline = runtime.monotonic() + timeoutMs;
+    this.#stopped = new Promise<never>((_, reject) => {
+      this.#stop = (error) => {
+        reject(error);
+        this.#controller.abort(error);
+      };
+    });
+    this.#stopped.catch(() => undefined);
+    const { signal } = options;
+    const onAbort = (): void => this.#stop(new CairnError('Cancelled', `${what}: cancelled by the caller`));
+    const timer = Number.isFinite(timeoutMs)
+      ? runtime.after(Math.max(0, timeoutMs), () =>
+          this.#stop(new CairnError('Timeout', `${what}: deadline of ${Math.round(timeoutMs)} ms exceeded`)),
+        )
+      : undefined;
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener('abort', onAbort, { once: true });
+    this.#release = () => {
+      timer?.cancel();
+      signal?.removeEventListener('abort', onAbort);
+    };
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  remaining(): number {
+    return Math.max(0, this.#deadline - this.#runtime.monotonic());
+  }
+
+  /** The work's outcome, or the reason the call was stopped; a late failure of the work is the caller's no more. */
+  async race<T>(work: Promise<T>): Promise<T> {
+    work.catch(() => undefined);
+    try {
+      return await Promise.race([work, this.#stopped]);
+    } catch (error) {
+      throw asCairnError(error);
+    }
+  }
+
+  /** The call is over: a handler that still streams learns it by the signal. */
+  end(): void {
+    this.#release();
+    if (!this.#controller.signal.aborted) this.#controller.abort();
+  }
+}

@@ -1,0 +1,215 @@
+import { CairnError, type Logger, type Runtime } from '@cairn/base';
+import {
+  type ServiceDefinition as GrpcServiceDefinition,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  type Metadata,
+  Server,
+  ServerCredentials,
+  type ServerOptions,
+} from '@grpc/grpc-js';
+import { type Context, context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { type CallContext, type Codecs, type Handlers, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
+import { toServiceError } from './error-trailer.ts';
+import { type AnyHandler, handlerOf } from './untyped.ts';
+
+export interface RpcServerOptions {
+  /** Largest request taken, bytes; a larger one is refused with RESOURCE_EXHAUSTED. -1: no limit. */
+  readonly maxReceiveBytes?: number;
+  /** A reply when bytes of a request do not decode, instead of an error (the public service answers Status). */
+  readonly onMalformed?: (method: MethodDefinition, error: CairnError) => unknown;
+}
+
+interface ServerCall {
+  readonly metadata: Metadata;
+  readonly cancelled: boolean;
+  getDeadline(): Date | number;
+  on(event: 'cancelled', listener: () => void): unknown;
+}
+
+type Codec = { readonly decodeRequest?: (bytes: Buffer) => unknown; readonly encodeResponse?: (response: never) => Uint8Array };
+
+const asBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+const identity = (bytes: Buffer): Buffer => bytes;
+
+/**
+ * A gRPC server over generated definitions. Bytes are decoded and encoded here, not in the gRPC library, so that a request that does not decode is
+ * an answer like any other.
+ */
+export class RpcServer {
+  readonly #runtime: Runtime;
+  readonly #logger: Logger;
+  readonly #options: RpcServerOptions;
+  readonly #server: Server;
+  readonly #tracer = trace.getTracer('cairn-rpc');
+  #stopped = false;
+
+  constructor(runtime: Runtime, logger: Logger, options: RpcServerOptions = {}) {
+    this.#runtime = runtime;
+    this.#logger = logger;
+    this.#options = options;
+    const serverOptions: ServerOptions = {
+      'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
+      'grpc.max_send_message_length': -1,
+      'grpc.max_concurrent_streams': 10_000,
+    };
+    this.#server = new Server(serverOptions);
+  }
+
+  /** Adds a service before `listen`. Methods without a handler, and those that stream requests, answer UNIMPLEMENTED. */
+  add<D extends ServiceDefinition, C extends Codecs<D> = Record<never, never>>(definition: D, handlers: Handlers<D, C>, codecs?: C): void {
+    const methods: Record<string, GrpcServiceDefinition[string]> = {};
+    const implementation: Record<string, handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer>> = {};
+    for (const [name, method] of Object.entries(definition.methods)) {
+      const handler = handlerOf(handlers, name);
+      if (!handler || method.requestStream) continue;
+      const codec = (codecs as Record<string, Codec> | undefined)?.[name] ?? {};
+      methods[name] = {
+        path: methodPath(definition, method),
+        requestStream: false,
+        responseStream: method.responseStream,
+        requestSerialize: identity,
+        requestDeserialize: identity,
+        responseSerialize: identity,
+        responseDeserialize: identity,
+      };
+      implementation[name] = method.responseStream
+        ? this.#streaming(definition, method, handler, codec)
+        : this.#unary(definition, method, handler, codec);
+    }
+    this.#server.addService(methods, implementation);
+  }
+
+  /** Binds and serves; port 0 takes a free one. Returns the port. */
+  listen(host: string, port: number): Promise<number> {
+    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+    return new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => {
+        if (error) reject(new CairnError('Unavailable', `cannot listen on ${address}: ${error.message}`, { cause: error }));
+        else resolve(bound);
+      });
+    });
+  }
+
+  /** Takes no new calls, lets those under way end for `graceMs`, then cuts them. */
+  async stop(graceMs = 3_000): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    await new Promise<void>((resolve) => {
+      const timer = this.#runtime.after(graceMs, () => {
+        this.#logger.warn({ graceMs }, 'calls under way were cut');
+        this.#server.forceShutdown();
+        resolve();
+      });
+      this.#server.tryShutdown(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+
+  #unary(definition: ServiceDefinition, method: MethodDefinition, handler: AnyHandler, codec: Codec): handleUnaryCall<Buffer, Buffer> {
+    return (call, callback) => {
+      const answer = async (): Promise<Buffer> => {
+        const request = this.#decode(method, codec, call.request);
+        const response =
+          'malformed' in request ? request.malformed : await (handler(request.value, this.#callContext(call)) as Promise<unknown>);
+        return this.#encode(method, codec, response);
+      };
+      this.#traced(definition, method, call.metadata, answer).then(
+        (bytes) => callback(null, bytes),
+        (error) => callback(toServiceError(error)),
+      );
+    };
+  }
+
+  #streaming(
+    definition: ServiceDefinition,
+    method: MethodDefinition,
+    handler: AnyHandler,
+    codec: Codec,
+  ): handleServerStreamingCall<Buffer, Buffer> {
+    return (call) => {
+      const send = async (): Promise<void> => {
+        const request = this.#decode(method, codec, call.request);
+        const callContext = this.#callContext(call);
+        const responses = 'malformed' in request ? [request.malformed] : (handler(request.value, callContext) as AsyncIterable<unknown>);
+        for await (const response of responses) {
+          if (callContext.signal.aborted) return;
+          if (!call.write(this.#encode(method, codec, response))) await drained(call, callContext.signal);
+        }
+      };
+      this.#traced(definition, method, call.metadata, send).then(
+        () => call.end(),
+        (error) => call.emit('error', toServiceError(error)),
+      );
+    };
+  }
+
+  #decode(method: MethodDefinition, codec: Codec, bytes: Buffer): { value: unknown } | { malformed: unknown } {
+    try {
+      return { value: codec.decodeRequest ? codec.decodeRequest(bytes) : method.requestType.decode(bytes) };
+    } catch (error) {
+      const told =
+        error instanceof CairnError
+          ? error
+          : new CairnError('InvalidParameter', `malformed ${method.name} request: ${error instanceof Error ? error.message : error}`, {
+              cause: error,
+            });
+      if (this.#options.onMalformed) return { malformed: this.#options.onMalformed(method, told) };
+      throw told;
+    }
+  }
+
+  #encode(method: MethodDefinition, codec: Codec, response: unknown): Buffer {
+    const bytes = codec.encodeResponse ? codec.encodeResponse(response as never) : method.responseType.encode(response as never).finish();
+    return asBuffer(bytes);
+  }
+
+  #callContext(call: ServerCall): CallContext {
+    const controller = new AbortController();
+    if (call.cancelled) controller.abort();
+    else call.on('cancelled', () => controller.abort(new CairnError('Cancelled', 'the caller has gone')));
+    const deadline = call.getDeadline();
+    const remainingMs =
+      typeof deadline === 'number'
+        ? Number.isFinite(deadline)
+          ? deadline - this.#runtime.now()
+          : Number.POSITIVE_INFINITY
+        : deadline.getTime() - this.#runtime.now();
+    const until = this.#runtime.monotonic() + remainingMs;
+    const metadata = new Map<string, string>();
+    for (const [key, value] of Object.entries(call.metadata.getMap())) metadata.set(key, value.toString());
+    return { signal: controller.signal, metadata, remaining: () => Math.max(0, until - this.#runtime.monotonic()) };
+  }
+
+  /** Runs the call as a span under the caller's trace (W3C headers). Without a tracer installed this costs next to nothing. */
+  #traced<T>(definition: ServiceDefinition, method: MethodDefinition, metadata: Metadata, work: () => Promise<T>): Promise<T> {
+    const parent: Context = propagation.extract(ROOT_CONTEXT, metadata, {
+      get: (carrier, key) => carrier.get(key)[0]?.toString(),
+      keys: (carrier) => Object.keys(carrier.getMap()),
+    });
+    return context.with(parent, () =>
+      this.#tracer.startActiveSpan(`${definition.fullName}/${method.name}`, { kind: SpanKind.SERVER }, async (span) => {
+        try {
+          return await work();
+        } catch (error) {
+          span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : String(error) });
+          throw error;
+        } finally {
+          span.end();
+        }
+      }),
+    );
+  }
+}
+
+/** Resolves when the call takes more, or is over. */
+function drained(call: { once(event: 'drain' | 'close', listener: () => void): unknown }, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    call.once('drain', resolve);
+    call.once('close', resolve);
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
