@@ -1,6 +1,7 @@
 export * from './bitmap.ts';
 export * from './checksum.ts';
 export * from './concurrency.ts';
+export * from './config.ts';
 export * from './errors.ts';
 export * from './lifecycle.ts';
 export * from './logger.ts';

@@ -1,0 +1,122 @@
+import { bytes, type ConfigOf, choice, flag, integer, list, milliseconds, type SettingTree, secret, text } from './config-setting.ts';
+
+const KiB = 2 ** 10;
+const MiB = 2 ** 20;
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const PORT = 65_535;
+
+/** Every setting of the house, with its unit in the name, its default and its purpose. The defaults are those of one embedded process. */
+export const settings = {
+  dataDir: text('./data', 'directory of the embedded stores and of caches'),
+  log: { level: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'info', 'least level that is logged') },
+  proxy: {
+    host: text('127.0.0.1', 'address of the public gRPC port'),
+    port: integer(19530, 'public gRPC port; 0 takes a free one', 0, PORT),
+    requestTimeoutMs: milliseconds(60 * SECOND, 'deadline of a request that brings none', 1),
+    maxConcurrentRequests: integer(1024, 'requests under way in one proxy; further ones get "too many requests"', 1),
+  },
+  http: {
+    host: text('127.0.0.1', 'address of health and metrics'),
+    port: integer(9091, 'port of health and metrics; 0 takes a free one', 0, PORT),
+  },
+  node: {
+    id: text('', 'name of this process among the nodes; empty: random'),
+    host: text('127.0.0.1', 'address where this node listens for other nodes'),
+    port: integer(0, 'port where this node listens for other nodes; 0 takes a free one', 0, PORT),
+    advertiseHost: text('', 'address under which other nodes reach this one; empty: node.host'),
+    leaseTtlMs: milliseconds(3 * SECOND, 'life of the node key without keep-alive', 2 * SECOND, 10 * MINUTE),
+    slots: integer(4, 'tasks a datanode runs at once', 1, 1024),
+  },
+  rpc: {
+    maxMessageBytes: bytes(256 * MiB, 'largest message the public port receives', 1 * MiB, 2 ** 31 - 1),
+    callTimeoutMs: milliseconds(30 * SECOND, 'deadline of a call between services that brings none', 1),
+  },
+  meta: {
+    kind: choice(['lmdb', 'etcd', 'memory'], 'lmdb', 'where the catalog lives'),
+    prefix: text('cairn/', 'put before every key (etcd)'),
+    callTimeoutMs: milliseconds(5 * SECOND, 'deadline of one call of the store', 1),
+    etcd: { endpoints: list(['127.0.0.1:2379'], 'addresses of the members, host:port') },
+  },
+  objects: {
+    kind: choice(['disk', 's3', 'memory'], 'disk', 'where segments and snapshots live'),
+    s3: {
+      endpoint: text('', 'URL of the service; empty: that of AWS for the region'),
+      region: text('us-east-1', 'region of the bucket'),
+      bucket: text('cairn', 'name of the bucket'),
+      root: text('files', 'put before every key of the bucket'),
+      accessKeyId: text('', 'access key; empty: the default credential chain'),
+      secretAccessKey: secret('', 'secret of the access key'),
+      pathStyle: flag(true, 'bucket in the path of a URL, not in its host name'),
+      multipartCopyBytes: bytes(5 * 1024 * MiB, 'copies above it go by parts', 5 * MiB, 5 * 1024 * MiB),
+    },
+  },
+  wal: {
+    kind: choice(['lmdb', 'jetstream', 'memory'], 'lmdb', 'where the write-ahead log lives'),
+    channels: integer(4, 'physical channels of a new cluster', 1, 64),
+    maxRecordBytes: bytes(960 * KiB, 'largest record with headers; a larger write becomes a batch', 16 * KiB, 64 * MiB),
+    maxReplayBytes: bytes(64_000_000, 'unflushed log of a channel stays below, so that take-over time is bounded', 1 * MiB),
+    nats: {
+      servers: list(['127.0.0.1:4222'], 'addresses of the servers, host:port'),
+      replicas: integer(1, 'copies of each stream; 3 for high availability', 1, 5),
+    },
+  },
+  segment: {
+    maxBytes: bytes(128 * MiB, 'a growing segment is sealed at this size', 64 * KiB),
+    maxRows: integer(2_000_000, 'a growing segment is sealed at this many rows', 1),
+    maxAgeMs: milliseconds(10 * MINUTE, 'a growing segment is sealed at this age', 1 * SECOND),
+  },
+  flush: {
+    checkIntervalMs: milliseconds(1 * SECOND, 'how often size and age of growing segments are looked at', 10),
+    concurrency: integer(2, 'shards of a node flushed at once', 1, 64),
+    timeoutMs: milliseconds(2 * MINUTE, 'longest wait of a Flush request', 1),
+  },
+  index: {
+    workers: integer(0, 'worker threads for vector work; 0: as many as cores', 0, 1024),
+    buildConcurrency: integer(1, 'index builds of a datanode at once', 1, 64),
+    cacheBytes: bytes(2048 * MiB, 'disk kept for downloaded segment files', 16 * MiB),
+  },
+  limits: {
+    maxTopK: integer(16_384, 'limit + offset of a search or query', 1),
+    maxNq: integer(16_384, 'vectors of one search', 1),
+    maxInsertBytes: bytes(256 * MiB, 'one insert or upsert request', 1 * KiB),
+    maxResultBytes: bytes(256 * MiB, 'result of one search or query', 1 * KiB),
+    maxNameLength: integer(255, 'names of collections, fields, partitions, aliases, indexes', 1),
+    maxDim: integer(32_768, 'dimension of a vector', 1),
+    maxFields: integer(64, 'fields of a collection', 1),
+    maxVectorFields: integer(10, 'vector fields of a collection', 1),
+    maxShards: integer(16, 'shards of a collection', 1),
+    maxPartitions: integer(1024, 'partitions of a collection', 1),
+    maxCollections: integer(65_536, 'collections of all databases', 1),
+    maxDatabases: integer(64, 'databases', 1),
+    maxVarCharLength: integer(65_535, 'bytes of a varchar', 1),
+    maxArrayCapacity: integer(4096, 'elements of an array', 1),
+    maxJsonBytes: bytes(64 * KiB, 'one JSON value', 1),
+    maxExpressionBytes: bytes(1 * MiB, 'one filter', 1),
+  },
+  control: { resultRetentionMs: milliseconds(1 * HOUR, 'how long the answer to a catalog change is kept for repeats', 1 * SECOND) },
+  snapshot: {
+    timeoutMs: milliseconds(120 * SECOND, 'a snapshot that is not committed by then fails', 1 * SECOND),
+    onCollectionDrop: choice(['cascade', 'retain'], 'cascade', 'what becomes of unpinned snapshots when their collection is dropped'),
+    manifestConcurrency: integer(8, 'manifest files written at once', 1, 256),
+  },
+  restore: {
+    mode: choice(['copy', 'reference'], 'copy', 'copy the objects, or refer to those of the snapshot'),
+    maxJobs: integer(8, 'restore jobs executing at once', 1),
+    jobTimeoutMs: milliseconds(6 * HOUR, 'a job that is not completed by then fails', 1 * SECOND),
+    jobRetentionMs: milliseconds(3 * HOUR, 'how long an ended job is listed', 1 * SECOND),
+    copyConcurrency: integer(32, 'objects a datanode copies at once', 1, 1024),
+  },
+  gc: {
+    intervalMs: milliseconds(1 * MINUTE, 'how often dead prefixes are looked for', 100),
+    graceMs: milliseconds(10 * MINUTE, 'time between recording a prefix as dead and deleting it', 0),
+  },
+  telemetry: {
+    otlpEndpoint: text('', 'URL that traces are sent to; empty: nowhere'),
+    samplePercent: integer(100, 'traces kept, in percent', 0, 100),
+  },
+} as const satisfies SettingTree;
+
+/** The typed configuration; deeply frozen. */
+export type Config = ConfigOf<typeof settings>;
