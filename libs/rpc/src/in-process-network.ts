@@ -62,8 +62,9 @@ export class InProcessNetwork implements Transport {
     };
     const stream = async function* (this: InProcessNetwork, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
       const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
+      let updates: AsyncIterator<unknown> | undefined;
       try {
-        const updates = (find()(request, call) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+        updates = (find()(request, call) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
         for (;;) {
           const next = await call.race(updates.next());
           if (next.done) return;
@@ -71,6 +72,8 @@ export class InProcessNetwork implements Transport {
         }
       } finally {
         call.end();
+        // Lets the handler's own finally run. Not awaited: a handler that is still busy ends when it sees the signal.
+        updates?.return?.().catch(() => undefined);
       }
     }.bind(this);
     return method.responseStream ? stream : unary;
