@@ -41,7 +41,7 @@ export async function withSession(command: Command, work: (session: Session) => 
   const runtime = new SystemRuntime();
   const timeoutMs = Number(options.timeout) * 1000;
   if (!(timeoutMs > 0)) throw new CommandError(`--timeout must be a number of seconds above 0, not '${options.timeout}'`, EXIT.usage);
-  const transport = new GrpcTransport({ runtime });
+  const transport = new GrpcTransport(runtime, { timeoutMs });
   try {
     await work({
       milvus: transport.client(MilvusServiceDefinition, options.address),
@@ -60,7 +60,7 @@ export async function withSession(command: Command, work: (session: Session) => 
       unreachable ? EXIT.unavailable : EXIT.failed,
     );
   } finally {
-    await transport.close();
+    transport.close();
   }
 }
 

@@ -1,3 +1,4 @@
+import { DescribeCollectionRequest, QueryRequest, ShowCollectionsRequest } from '@cairn/proto/milvus/milvus';
 import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import type { Command } from 'commander';
 import { print, printOne } from '../output.ts';
@@ -13,7 +14,10 @@ export function addCollectionCommands(program: Command): void {
     .description('collections, and whether they are loaded')
     .action(async (_options: unknown, command: Command) =>
       withSession(command, async (session) => {
-        const reply = await session.milvus.showCollections({ dbName: session.database }, session.options);
+        const reply = await session.milvus.showCollections(
+          ShowCollectionsRequest.fromPartial({ dbName: session.database }),
+          session.options,
+        );
         must(reply.status);
         print(
           session.format,
@@ -32,7 +36,10 @@ export function addCollectionCommands(program: Command): void {
     .argument('<name>', 'collection or alias')
     .action(async (name: string, _options: unknown, command: Command) =>
       withSession(command, async (session) => {
-        const reply = await session.milvus.describeCollection({ dbName: session.database, collectionName: name }, session.options);
+        const reply = await session.milvus.describeCollection(
+          DescribeCollectionRequest.fromPartial({ dbName: session.database, collectionName: name }),
+          session.options,
+        );
         must(reply.status);
         const schema = CollectionSchema.fromPartial(reply.schema ?? {});
         const fields = schema.fields.map((field) => {
@@ -65,7 +72,7 @@ export function addCollectionCommands(program: Command): void {
     .action(async (name: string, options: { filter: string }, command: Command) =>
       withSession(command, async (session) => {
         const reply = await session.milvus.query(
-          { dbName: session.database, collectionName: name, expr: options.filter, outputFields: ['count(*)'], consistencyLevel: 0 },
+          QueryRequest.fromPartial({ dbName: session.database, collectionName: name, expr: options.filter, outputFields: ['count(*)'] }),
           session.options,
         );
         must(reply.status);

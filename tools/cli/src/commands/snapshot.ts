@@ -1,5 +1,12 @@
 import type { RestoreJobRecord } from '@cairn/proto/cairn/meta';
 import type { SnapshotInfo } from '@cairn/proto/cairn/services';
+import {
+  CreateSnapshotRequest,
+  DropSnapshotRequest,
+  PinSnapshotDataRequest,
+  RestoreSnapshotRequest,
+  UnpinSnapshotDataRequest,
+} from '@cairn/proto/milvus/milvus';
 import type { Command } from 'commander';
 import { bytes, print, printOne, type Row } from '../output.ts';
 import { jobRow, watchJob } from '../restore-progress.ts';
@@ -37,13 +44,13 @@ async function startRestore(
   options: { collection: string; targetDatabase?: string; wait?: boolean },
 ): Promise<void> {
   const reply = await session.milvus.restoreSnapshot(
-    {
+    RestoreSnapshotRequest.fromPartial({
       name: snapshot,
       dbName: session.database,
       collectionName: options.collection,
       targetDbName: options.targetDatabase ?? '',
       targetCollectionName: target,
-    },
+    }),
     session.options,
   );
   must(reply.status);
@@ -68,13 +75,13 @@ export function addSnapshotCommands(program: Command): void {
         const protection = BigInt(whole('--protect', options.protect));
         must(
           await session.milvus.createSnapshot(
-            {
+            CreateSnapshotRequest.fromPartial({
               name,
               dbName: session.database,
               collectionName: options.collection,
               description: options.description,
               compactionProtectionSeconds: protection,
-            },
+            }),
             session.options,
           ),
         );
@@ -157,7 +164,12 @@ export function addSnapshotCommands(program: Command): void {
     .action(async (name: string, options: CollectionOption & { ttl: string }, command: Command) =>
       withSession(command, async (session) => {
         const reply = await session.milvus.pinSnapshotData(
-          { name, dbName: session.database, collectionName: options.collection, ttlSeconds: BigInt(whole('--ttl', options.ttl)) },
+          PinSnapshotDataRequest.fromPartial({
+            name,
+            dbName: session.database,
+            collectionName: options.collection,
+            ttlSeconds: BigInt(whole('--ttl', options.ttl)),
+          }),
           session.options,
         );
         must(reply.status);
@@ -171,7 +183,12 @@ export function addSnapshotCommands(program: Command): void {
     .argument('<pin-id>', 'what `snapshot pin` printed')
     .action(async (id: string, _options: unknown, command: Command) =>
       withSession(command, async (session) => {
-        must(await session.milvus.unpinSnapshotData({ pinId: BigInt(whole('pin id', id)) }, session.options));
+        must(
+          await session.milvus.unpinSnapshotData(
+            UnpinSnapshotDataRequest.fromPartial({ pinId: BigInt(whole('pin id', id)) }),
+            session.options,
+          ),
+        );
         printOne(session.format, { unpinned: id });
       }),
     );
@@ -183,7 +200,12 @@ export function addSnapshotCommands(program: Command): void {
     .requiredOption('-c, --collection <name>', 'collection')
     .action(async (name: string, options: CollectionOption, command: Command) =>
       withSession(command, async (session) => {
-        must(await session.milvus.dropSnapshot({ name, dbName: session.database, collectionName: options.collection }, session.options));
+        must(
+          await session.milvus.dropSnapshot(
+            DropSnapshotRequest.fromPartial({ name, dbName: session.database, collectionName: options.collection }),
+            session.options,
+          ),
+        );
         printOne(session.format, { dropped: name });
       }),
     );
