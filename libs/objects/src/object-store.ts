@@ -1,3 +1,5 @@
+import { CairnError } from '@cairn/base';
+
 /**
  * ObjectStore: large immutable objects by key. Tenants: S3 (MinIO and the clouds), local disk, memory with faults. Keys are relative to the
  * configured root, have no leading slash, and never repeat. One contract suite holds for all.
@@ -6,13 +8,15 @@
 export interface ObjectInfo {
   readonly key: string;
   readonly size: number;
-  /** Tag the store gave this content; recorded at write and compared at copy. */
+  /** Tag the store gave this content; recorded at write and compared at copy. Empty in listings of stores that keep no tags (disk): ask `head`. */
   readonly etag: string;
+  /** CRC-32C of the whole object, where the store knows it without reading: at put, and at head on stores that keep it. */
+  readonly crc32c?: number;
   readonly modifiedMs: number;
 }
 
 export interface PutOptions {
-  /** Fails with ObjectExists (see `ObjectExistsError`) when the key exists; the object there is untouched. */
+  /** Fails with ObjectExistsError when the key exists; the object there is untouched. Of many at once, one wins. */
   readonly ifAbsent?: boolean;
 }
 
@@ -50,4 +54,41 @@ export interface ObjectStore {
   localPath?(key: string): string;
   ping(): Promise<void>;
   close(): Promise<void>;
+}
+
+/** The key of a put-if-absent is taken. Never retriable: someone else decided. */
+export class ObjectExistsError extends CairnError {
+  readonly key: string;
+
+  constructor(uri: string, key: string) {
+    super('Internal', `object exists already: ${key} in ${uri}`);
+    this.key = key;
+  }
+}
+
+/** Keys a page of `list` holds when the caller names no limit, and the most it may ask for (S3's own page). */
+export const LIST_PAGE_KEYS = 1000;
+/** Bytes of the longest key with the root before it (S3's own limit). */
+const KEY_MAX_BYTES = 1024;
+
+/** Refuses keys that some tenant could not hold or would order in another way: printable ASCII, no empty, `.` or `..` parts. */
+export function checkKey(key: string): void {
+  const plain = /^[!-~]+$/.test(key) && key.length <= KEY_MAX_BYTES;
+  if (!plain || key.split('/').some((part) => part === '' || part === '.' || part === '..')) {
+    throw new CairnError('Internal', `not an object key: ${JSON.stringify(key.slice(0, KEY_MAX_BYTES))}`);
+  }
+}
+
+export function objectNotFound(uri: string, key: string, cause?: unknown): CairnError {
+  return new CairnError('ObjectNotFound', `object not found: ${key} in ${uri}`, { cause });
+}
+
+/** The source of a copy is not what the caller recorded. */
+export function sourceChanged(uri: string, key: string, expected: string, found: string): CairnError {
+  return new CairnError('ObjectDamaged', `object damaged: ${key} in ${uri} has tag ${found || 'of another content'}, expected ${expected}`);
+}
+
+/** Tag of the stores that have none of their own: length and CRC-32C. */
+export function contentTag(size: number, crc32c: number): string {
+  return `${size.toString(16)}-${crc32c.toString(16).padStart(8, '0')}`;
 }
