@@ -369,7 +369,12 @@ export class S3ObjectStore implements ObjectStore {
         try {
           return await this.#timed(bytes, signal, work);
         } catch (error) {
-          if (isNoBucket(error)) await this.ping();
+          if (!isNoBucket(error)) throw s3Failure(error, what, this.uri);
+        }
+        await this.ping();
+        try {
+          return await this.#timed(bytes, signal, work);
+        } catch (error) {
           throw s3Failure(error, what, this.uri);
         }
       },

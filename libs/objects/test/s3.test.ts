@@ -48,6 +48,7 @@ describe.skipIf(!available.ok)(`S3 on MinIO ${available.reason}`, () => {
     const minio = await startMinio();
     const store = new S3ObjectStore({ ...optionsFor(minio, ''), attempts: 2, timeoutMs: 2000 }, new SystemRuntime());
     try {
+      await store.ping();
       await store.put('before', new Uint8Array([1]));
       await minio.kill();
       const error = await store.get('before').catch((thrown: unknown) => thrown);
