@@ -72,6 +72,15 @@ export const settings = {
     concurrency: integer(2, 'shards of a node flushed at once', 1, 64),
     timeoutMs: milliseconds(2 * MINUTE, 'longest wait of a Flush request', 1),
   },
+  streaming: {
+    maxGrowingBytes: bytes(1024 * MiB, 'rows of a node that are not flushed yet; above it writes get "rate limited"', 1 * MiB),
+    maxWaitingBytes: bytes(128 * MiB, 'writes of a channel that are not durable yet; above it writes get "rate limited"', 64 * KiB),
+    maxWaitingWrites: integer(4096, 'writes of a channel that are not durable yet, in number', 1),
+    repeatWindowMs: milliseconds(10 * MINUTE, 'how long at least a repeated request id gets the answer of the first', 0),
+    maxRepeats: integer(200_000, 'request ids of a shard remembered below its checkpoint', 1),
+    repeatLogBytes: bytes(16 * MiB, 'flushed log of a channel kept within the repeat window, so that a new owner knows its request ids', 0),
+    loadTimeoutMs: milliseconds(2 * MINUTE, 'longest wait for a datanode to load segments before it is tried again', 1),
+  },
   index: {
     workers: integer(0, 'worker threads for vector work; 0: as many as cores', 0, 1024),
     buildConcurrency: integer(1, 'index builds of a datanode at once', 1, 64),
