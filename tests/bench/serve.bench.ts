@@ -1,0 +1,200 @@
+/**
+ * Search through a whole server against (a) the same client at a server that answers a canned result and (b) usearch called directly on the same
+ * segment files. 20,000 × 384, HNSW M 16, efConstruction 128, COSINE, top 10, ef 64.
+ *   node tests/bench/serve.bench.ts [standalone|cluster] [seconds a run]
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SearchResults } from '@cairn/proto/milvus/milvus';
+import { Client, credentials } from '@grpc/grpc-js';
+import { tableFromIPC } from 'apache-arrow';
+import { startCluster, startStandalone } from '../support/cairn.ts';
+import { freePorts } from '../support/servers.ts';
+import { seeded } from '../support/workload.ts';
+import { runLoad } from './support/load.ts';
+import { clusteredVectors, createCollection, insertRequest, PATH, searchRequest, settleAndLoad } from './support/requests.ts';
+import { printTable, quantile, round } from './support/table.ts';
+
+const mode = process.argv[2] ?? 'standalone';
+const seconds = Number(process.argv[3] ?? 4);
+const DIM = 384;
+const TOP_K = 10;
+const EF = 64;
+const RUNS = 3;
+
+const directory = join(import.meta.dirname, '../../../shared/data/packages');
+const columnOf = (file: string): Float32Array => {
+  const table = tableFromIPC(readFileSync(join(directory, file)));
+  const all = new Float32Array(table.numRows * DIM);
+  let at = 0;
+  for (const row of table.getChild('embedding') ?? []) {
+    all.set(row.toArray() as Float32Array, at);
+    at += DIM;
+  }
+  return all;
+};
+const real = existsSync(join(directory, 'packages.arrow'));
+const vectors = real ? columnOf('packages.arrow') : clusteredVectors(20_000, DIM, seeded(1));
+const queries = real ? columnOf('queries.arrow') : clusteredVectors(500, DIM, seeded(1)).subarray(0, 500 * DIM);
+const rows = vectors.length / DIM;
+const queryCount = queries.length / DIM;
+const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+
+const server = mode === 'cluster' ? await startCluster() : await startStandalone();
+const address = 'addresses' in server ? (server.addresses[0] ?? '') : server.address;
+let canned: ChildProcess | undefined;
+const scratch = mkdtempSync(join(tmpdir(), 'cairn-bench-'));
+try {
+  const collection = 'bench';
+  await createCollection(address, collection, DIM, { shards: mode === 'cluster' ? 2 : 1 });
+  const inserts: string[] = [];
+  for (let row = 0; row < rows; row += 1000)
+    inserts.push(base64(insertRequest(collection, row, vectors.subarray(row * DIM, Math.min(rows, row + 1000) * DIM), DIM)));
+  await runLoad({ address, path: `${PATH}Insert`, requests: inserts, connections: 1, depth: 2, once: true, durationMs: 0 });
+  await settleAndLoad(address, collection);
+
+  const shape = { collection, field: 'vector', metric: 'COSINE', topK: TOP_K, ef: EF };
+  const single = Array.from({ length: queryCount }, (_, i) => searchRequest(shape, queries.slice(i * DIM, (i + 1) * DIM), DIM));
+  const hundred = Array.from({ length: Math.floor(queryCount / 100) }, (_, i) =>
+    searchRequest(shape, queries.slice(i * 100 * DIM, (i + 1) * 100 * DIM), DIM),
+  );
+
+  // Recall, and the reply that the canned server repeats.
+  const client = new Client(address, credentials.createInsecure());
+  const call = (request: Uint8Array): Promise<Buffer> =>
+    new Promise((resolve, reject) =>
+      client.makeUnaryRequest(
+        `${PATH}Search`,
+        (value: Buffer) => value,
+        (value: Buffer) => value,
+        Buffer.from(request),
+        (error, reply) => (error || !reply ? reject(error) : resolve(reply)),
+      ),
+    );
+  let found = 0;
+  const norms = Float64Array.from({ length: rows }, (_, row) => Math.hypot(...vectors.subarray(row * DIM, (row + 1) * DIM)));
+  const sample = Math.min(100, queryCount);
+  for (let q = 0; q < sample; q++) {
+    const query = queries.subarray(q * DIM, (q + 1) * DIM);
+    const norm = Math.hypot(...query);
+    const exact = Float64Array.from({ length: rows }, (_, row) => {
+      let dot = 0;
+      for (let i = 0; i < DIM; i++) dot += (vectors[row * DIM + i] ?? 0) * (query[i] ?? 0);
+      return dot / norm / (norms[row] ?? 1);
+    }).sort();
+    const least = (exact[rows - TOP_K] ?? 0) - 1e-5;
+    const reply = SearchResults.decode(await call(single[q] ?? new Uint8Array()));
+    if (reply.status?.code) throw new Error(reply.status.reason);
+    found += (reply.results?.scores ?? []).filter((score) => score >= least).length;
+  }
+  const recall = found / (sample * TOP_K);
+  const cannedFile = join(scratch, 'canned.json');
+  writeFileSync(cannedFile, JSON.stringify({ [`${PATH}Search`]: base64(await call(single[0] ?? new Uint8Array())) }));
+  client.close();
+  const [cannedPort = 0] = await freePorts(1);
+  canned = fork(join(import.meta.dirname, 'support/canned-server.ts'), [String(cannedPort), cannedFile]);
+  await new Promise((resolve) => canned?.once('message', resolve));
+
+  const run = async (
+    target: string,
+    requests: readonly Uint8Array[],
+    clients: number,
+  ): Promise<{ qps: number; p50: number; p99: number }> => {
+    const result = await runLoad({
+      address: target,
+      path: `${PATH}Search`,
+      requests: requests.map(base64),
+      connections: clients,
+      depth: 1,
+      once: false,
+      durationMs: seconds * 1000,
+    });
+    return { qps: result.calls / result.seconds, p50: quantile(result.latenciesMs, 0.5), p99: quantile(result.latenciesMs, 0.99) };
+  };
+  const table: Record<string, string | number>[] = [];
+  for (const clients of [1, 4]) {
+    const ours: { qps: number; p50: number; p99: number }[] = [];
+    const limit: number[] = [];
+    for (let i = 0; i < RUNS; i++) {
+      ours.push(await run(address, single, clients));
+      limit.push((await run(`127.0.0.1:${cannedPort}`, single, clients)).qps);
+    }
+    const qps = quantile(
+      ours.map((one) => one.qps),
+      0.5,
+    );
+    table.push({
+      what: `nq=1, ${clients} clients`,
+      'searches/s': round(qps, 0),
+      'p50 ms': round(
+        quantile(
+          ours.map((one) => one.p50),
+          0.5,
+        ),
+        2,
+      ),
+      'p99 ms': round(
+        quantile(
+          ours.map((one) => one.p99),
+          0.5,
+        ),
+        2,
+      ),
+      'canned/s': round(quantile(limit, 0.5), 0),
+      'of limit': `${round((100 * qps) / quantile(limit, 0.5))} %`,
+      'recall@10': round(recall, 4),
+    });
+  }
+
+  const files =
+    'dataDir' in server
+      ? readdirSync(join(server.dataDir, 'objects'), { recursive: true })
+          .map(String)
+          .filter((name) => /index\.[^/]*$/.test(name))
+      : [];
+  if ('dataDir' in server && files.length > 0) {
+    const { Index } = createRequire(join(import.meta.dirname, '../../libs/index/package.json'))('usearch') as typeof import('usearch');
+    const direct: number[] = [];
+    const ours: number[] = [];
+    const indexes = files.map((name) => {
+      const index = new Index({
+        dimensions: DIM,
+        metric: 'cos' as never,
+        quantization: 'f32' as never,
+        connectivity: 16,
+        expansion_add: 128,
+        expansion_search: EF,
+        multi: false,
+      } as never);
+      index.view(join(server.dataDir, 'objects', name));
+      return index;
+    });
+    for (let i = 0; i < RUNS; i++) {
+      ours.push((await run(address, hundred, 1)).qps * 100);
+      const start = performance.now();
+      let done = 0;
+      while (performance.now() - start < seconds * 1000) {
+        const at = (done % (queryCount - 100)) * DIM;
+        for (const index of indexes) index.search(queries.slice(at, at + 100 * DIM), TOP_K, 0);
+        done += 100;
+      }
+      direct.push((done / (performance.now() - start)) * 1000);
+    }
+    const qps = quantile(ours, 0.5);
+    table.push({
+      what: 'nq=100, 1 client (queries/s)',
+      'searches/s': round(qps, 0),
+      'canned/s': `usearch ${round(quantile(direct, 0.5), 0)}`,
+      'of limit': `${round((100 * qps) / quantile(direct, 0.5))} %`,
+      'recall@10': round(recall, 4),
+    });
+  }
+  printTable(`search, ${mode}, ${rows} × ${DIM}${real ? ' (packages)' : ' (generated)'}, HNSW M 16, ef ${EF}`, table);
+} finally {
+  canned?.kill();
+  await server.stop();
+  rmSync(scratch, { recursive: true, force: true });
+}
