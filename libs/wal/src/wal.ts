@@ -18,6 +18,23 @@ export interface WalState {
   readonly lastSequence: number;
 }
 
+/** Appends that one writer of a channel may have open at once; see `appendFence` for why the number is part of the contract. */
+export const MAX_IN_FLIGHT = 64;
+
+export interface ReadOptions {
+  readonly from: number;
+  /** Inclusive; the tail at the call when absent. */
+  readonly to?: number;
+  readonly subjects?: readonly string[];
+  readonly signal?: AbortSignal;
+}
+
+export interface FollowOptions {
+  readonly from: number;
+  readonly subject: string;
+  readonly signal: AbortSignal;
+}
+
 export interface WalStore {
   /** Creates the channel if it is not there. */
   ensureChannel(channel: string): Promise<void>;
@@ -30,14 +47,23 @@ export interface WalStore {
    * fails those behind it. StoreUnavailable: unknown whether it was written.
    */
   append(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number>;
-  /** Records from `from` up to `to` (inclusive; the tail at the call when absent), optionally of some subjects alone. */
-  read(channel: string, options: { readonly from: number; readonly to?: number; readonly subjects?: readonly string[]; readonly signal?: AbortSignal }): AsyncIterable<readonly StoredRecord[]>;
   /**
-   * Follows one subject from `from` on, for ever, in order, each record once, across reconnects. When records from `from` on were trimmed
+   * Appends a fence as `append` would, and such that no append that any writer had in flight until now can land behind it, not even one whose
+   * expectation happens to fit because a record before it was lost. A store that may deliver appends late writes the record
+   * `fenceRecords` times, as one atom: a writer has at most MAX_IN_FLIGHT appends open, so no expectation of theirs reaches the new tail.
+   * Resolves with the sequence of the last copy. StoreUnavailable: unknown whether it was written.
+   */
+  appendFence(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number>;
+  /** How many records a fence takes: 1 where the failure of an append surely fails those behind it. */
+  readonly fenceRecords: number;
+  /** Records from `from` up to `to` (inclusive; the tail at the call when absent), optionally of some subjects alone. TrimmedError when the channel begins after `from`. */
+  read(channel: string, options: ReadOptions): AsyncIterable<readonly StoredRecord[]>;
+  /**
+   * Ends quietly when the signal aborts. Follows one subject from `from` on, for ever, in order, each record once, across reconnects. When records from `from` on were trimmed
    * away, fails with TrimmedError: the follower must reload from elsewhere, never skip.
    */
-  follow(channel: string, options: { readonly from: number; readonly subject: string; readonly signal: AbortSignal }): AsyncIterable<readonly StoredRecord[]>;
-  /** Forgets records before `before`. Never forgets later ones. */
+  follow(channel: string, options: FollowOptions): AsyncIterable<readonly StoredRecord[]>;
+  /** Forgets records before `before`. Never forgets later ones, nor the last record of all: whoever takes over reads the epoch there. */
   trim(channel: string, before: number): Promise<void>;
   /** Largest `bytes` of one record. */
   readonly maxRecordBytes: number;
