@@ -1,2 +1,6 @@
 export * from './election.ts';
+export * from './etcd-meta-store.ts';
+export * from './lmdb-meta-store.ts';
+export * from './memory-meta-store.ts';
 export * from './meta-store.ts';
+export { compareBytes, KEY_MAX_BYTES, opBytes } from './txn-limits.ts';

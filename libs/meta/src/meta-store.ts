@@ -43,6 +43,10 @@ export interface TxnResult {
 export const TXN_MAX_OPS = 100;
 export const TXN_MAX_BYTES = 1_000_000;
 
+/** A page of a range ends at this many entries unless the caller says so, and before this many bytes of values. */
+export const RANGE_PAGE_ENTRIES = 500;
+export const RANGE_PAGE_BYTES = 2_000_000;
+
 export interface RangeOptions {
   readonly prefix: string;
   /** Exclusive lower bound: go on after this key. */
@@ -110,7 +114,12 @@ export async function* scan(store: MetaStore, prefix: string, pageSize = 500): A
   let after: string | undefined;
   let revision: number | undefined;
   for (;;) {
-    const page = await store.range({ prefix, limit: pageSize, ...(after === undefined ? {} : { after }), ...(revision === undefined ? {} : { revision }) });
+    const page = await store.range({
+      prefix,
+      limit: pageSize,
+      ...(after === undefined ? {} : { after }),
+      ...(revision === undefined ? {} : { revision }),
+    });
     revision ??= page.revision;
     if (page.entries.length > 0) yield page.entries;
     if (!page.more) return;

@@ -1,0 +1,127 @@
+import { CairnError, type Runtime } from '@cairn/base';
+import { Etcd3, EtcdLeaseInvalidError, GRPCInvalidArgumentError, type IOptions } from 'etcd3';
+
+export interface EtcdOptions {
+  /** host:port of the members. */
+  readonly endpoints: readonly string[];
+  /** Put before every key, so that several clusters can share an etcd. */
+  readonly prefix?: string;
+  /** Deadline of one call, retries included; default 5000. */
+  readonly callTimeoutMs?: number;
+}
+
+const DEFAULT_CALL_TIMEOUT_MS = 5000;
+const RETRY_MS = 100;
+/** A page of entries and a transaction's answer are far below; grpc-js' own 4 MB are not. */
+const MAX_RECEIVE_BYTES = 64 * 2 ** 20;
+
+type Policy = NonNullable<NonNullable<IOptions['faultHandling']>['global']>;
+
+/** etcd3's own breaker opens for 5 s after three failures, longer than a lease lives; deadlines and retries are ours. */
+const direct = { execute: async (call: (context: unknown) => unknown) => await call({}) } as unknown as Policy;
+
+/** The lower-level clients of etcd3, with our deadline, retries and errors around each call. */
+export class EtcdClient {
+  readonly runtime: Runtime;
+  readonly kv: Etcd3['kv'];
+  readonly leases: Etcd3['leaseClient'];
+  readonly watches: Etcd3['watchClient'];
+  readonly #client: Etcd3;
+  readonly #callTimeoutMs: number;
+  readonly #endpoints: string;
+  #closed = false;
+
+  constructor(options: EtcdOptions, runtime: Runtime) {
+    this.runtime = runtime;
+    this.#callTimeoutMs = options.callTimeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
+    this.#endpoints = options.endpoints.join(', ');
+    this.#client = new Etcd3({
+      hosts: [...options.endpoints],
+      faultHandling: { global: direct, host: () => direct },
+      grpcOptions: {
+        'grpc.max_receive_message_length': MAX_RECEIVE_BYTES,
+        'grpc.initial_reconnect_backoff_ms': 100,
+        'grpc.max_reconnect_backoff_ms': 1000,
+        // etcd closes connections that ask more often than every 5 s.
+        'grpc.keepalive_time_ms': 10_000,
+        'grpc.keepalive_timeout_ms': 5000,
+      },
+    });
+    this.kv = this.#client.kv;
+    this.leases = this.#client.leaseClient;
+    this.watches = this.#client.watchClient;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * One call with a deadline. An idempotent one is tried again until then when etcd does not answer; another one only when it certainly was
+   * not sent. Rejects with StoreUnavailable, Unavailable (compacted, lease lost) or Internal (etcd refuses the request as such).
+   */
+  async call<T>(what: string, idempotent: boolean, work: (options: { deadline: number }) => Promise<T>): Promise<T> {
+    const end = this.runtime.monotonic() + this.#callTimeoutMs;
+    for (;;) {
+      this.checkOpen(what);
+      const left = end - this.runtime.monotonic();
+      try {
+        return await this.#within(left, work({ deadline: this.runtime.now() + left }));
+      } catch (error) {
+        const failure = this.#translate(what, error);
+        const again = failure.codeName === 'StoreUnavailable' && (idempotent || neverSent(error));
+        if (!again || this.runtime.monotonic() + RETRY_MS >= end) throw failure;
+        await this.runtime.sleep(RETRY_MS);
+      }
+    }
+  }
+
+  checkOpen(what: string): void {
+    if (this.#closed) throw new CairnError('StoreUnavailable', `etcd ${what}: the store is closed`);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#client.close();
+  }
+
+  /** gRPC's deadline frees the call, but goes by the wall clock and begins after connecting to authenticate; this one holds whatever happens. */
+  async #within<T>(ms: number, work: Promise<T>): Promise<T> {
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = this.runtime.after(ms + RETRY_MS, () =>
+      reject(new CairnError('StoreUnavailable', `no answer within ${Math.round(ms)} ms`)),
+    );
+    try {
+      return await Promise.race([work, promise]);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  #translate(what: string, error: unknown): CairnError {
+    const message = error instanceof Error ? error.message : String(error);
+    if (message.includes('has been compacted'))
+      return new CairnError('Unavailable', `etcd ${what}: revision has been compacted`, { cause: error });
+    if (error instanceof EtcdLeaseInvalidError || message.includes('lease not found'))
+      return new CairnError('Unavailable', `etcd ${what}: lease is lost`, { cause: error });
+    if (error instanceof GRPCInvalidArgumentError) return new CairnError('Internal', `etcd ${what}: ${message}`, { cause: error });
+    return new CairnError('StoreUnavailable', `etcd ${what} at ${this.#endpoints}: ${message}`, { cause: error });
+  }
+}
+
+/** True when no connection stood, so that the request cannot have run. */
+function neverSent(error: unknown): boolean {
+  return error instanceof Error && error.message.includes('No connection established');
+}
+
+/** The first key after all with this prefix. */
+export function rangeEnd(prefix: Buffer): Buffer {
+  for (let at = prefix.length - 1; at >= 0; at--) {
+    if (prefix[at] === 0xff) continue;
+    const end = Buffer.from(prefix.subarray(0, at + 1));
+    end[at]++;
+    return end;
+  }
+  // Zero stands for "to the end" in etcd.
+  return Buffer.of(0);
+}
