@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { CairnError, type Logger } from '@cairn/base';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { followLocal, LocalChannel, type Page, readLocal } from './local-channel.ts';
-import type { FollowOptions, ReadOptions, StoredRecord, WalState, WalStore } from './wal.ts';
+import { FENCE_RECORDS, type FollowOptions, type ReadOptions, type StoredRecord, type WalState, type WalStore } from './wal.ts';
 import { channelMissing, checkChannel, checkRecordSize, checkSubject, storeUnavailable, WrongTailError } from './wal-errors.ts';
 
 export interface LmdbWalOptions {
@@ -42,7 +42,6 @@ class LmdbChannel extends LocalChannel {
  */
 export class LmdbWalStore implements WalStore {
   readonly maxRecordBytes: number;
-  readonly fenceRecords = 1;
   readonly #environment: RootDatabase<Buffer, string>;
   readonly #records: Database<Buffer, RecordKey>;
   readonly #names: Database<number, string>;
@@ -108,19 +107,31 @@ export class LmdbWalStore implements WalStore {
   }
 
   appendFence(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number> {
-    return this.append(channel, subject, bytes, expectedLast);
+    return this.#put(channel, subject, bytes, expectedLast, FENCE_RECORDS);
   }
 
-  async append(name: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number> {
+  append(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number> {
+    return this.#put(channel, subject, bytes, expectedLast, 1);
+  }
+
+  async #put(name: string, subject: string, bytes: Uint8Array, expectedLast: number, copies: number): Promise<number> {
     checkSubject(subject);
     checkRecordSize(name, bytes.byteLength, this.maxRecordBytes);
     const channel = this.#channel(name);
     if (channel.broken) throw storeUnavailable(name, `append behind a failed one`);
     if (channel.tail !== expectedLast) throw new WrongTailError(name, expectedLast);
-    const sequence = ++channel.tail;
+    const first = channel.tail + 1;
+    channel.tail += copies;
+    const sequence = channel.tail;
+    const value = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     channel.open++;
     try {
-      await this.#records.put([channel.number, sequence, subject], Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+      if (copies === 1) await this.#records.put([channel.number, sequence, subject], value);
+      else {
+        await this.#records.batch(() => {
+          for (let at = first; at <= sequence; at++) void this.#records.put([channel.number, at, subject], value);
+        });
+      }
     } catch (error) {
       channel.broken = true;
       throw storeUnavailable(name, `append of ${sequence}`, error);

@@ -1,12 +1,10 @@
 import { CairnError } from '@cairn/base';
 import { followLocal, LocalChannel, type Page, readLocal } from './local-channel.ts';
-import type { FollowOptions, ReadOptions, StoredRecord, WalState, WalStore } from './wal.ts';
+import { FENCE_RECORDS, type FollowOptions, type ReadOptions, type StoredRecord, type WalState, type WalStore } from './wal.ts';
 import { channelMissing, checkChannel, checkRecordSize, checkSubject, WrongTailError } from './wal-errors.ts';
 
 export interface MemoryWalOptions {
   readonly maxRecordBytes?: number;
-  /** More than 1 where something in front of this store (FaultyWalStore) may deliver appends late. */
-  readonly fenceRecords?: number;
 }
 
 const DEFAULT_MAX_RECORD_BYTES = 960 << 10;
@@ -20,12 +18,10 @@ class MemoryChannel extends LocalChannel {
 /** The memory tenant: exact, instant, gone with the process. FaultyWalStore in front of it makes it a bad day. */
 export class MemoryWalStore implements WalStore {
   readonly maxRecordBytes: number;
-  readonly fenceRecords: number;
   readonly #channels = new Map<string, MemoryChannel>();
 
   constructor(options: MemoryWalOptions = {}) {
     this.maxRecordBytes = options.maxRecordBytes ?? DEFAULT_MAX_RECORD_BYTES;
-    this.fenceRecords = options.fenceRecords ?? 1;
   }
 
   async ensureChannel(channel: string): Promise<void> {
@@ -55,7 +51,7 @@ export class MemoryWalStore implements WalStore {
   }
 
   async appendFence(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number> {
-    return this.#put(channel, subject, bytes, expectedLast, this.fenceRecords);
+    return this.#put(channel, subject, bytes, expectedLast, FENCE_RECORDS);
   }
 
   #put(name: string, subject: string, bytes: Uint8Array, expectedLast: number, copies: number): number {

@@ -1,5 +1,5 @@
 import { CairnError, hasCode, type Logger, type Runtime } from '@cairn/base';
-import type { WalStore } from './wal.ts';
+import { FENCE_RECORDS, type WalStore } from './wal.ts';
 import { DeposedError, WrongTailError } from './wal-errors.ts';
 import { decodeRecord, encodeRecord } from './wal-record.ts';
 
@@ -17,7 +17,7 @@ interface TakeOverOptions {
 }
 
 /**
- * Appends the fence of `epoch` and resolves with its sequence (of the last copy, where the store writes several). Only this record may be
+ * Appends the fence of `epoch` and resolves with its sequence (of the last copy). Only this record may be
  * tried again with a new tail, and only after the log was read from the first tail it was tried with: an earlier try may have succeeded.
  * DeposedError when the log carries this epoch already, or a higher one.
  */
@@ -65,7 +65,7 @@ async function findOwnFence(store: WalStore, channel: string, epoch: number, fro
     for (const stored of batch) {
       const record = decodeRecord(channel, stored);
       if (record.epoch > epoch) throw new DeposedError(channel, epoch, `epoch ${record.epoch} stands at ${record.sequence}`);
-      if (record.epoch === epoch) return record.sequence + store.fenceRecords - 1;
+      if (record.epoch === epoch) return record.sequence + FENCE_RECORDS - 1;
     }
   }
   return undefined;

@@ -26,7 +26,7 @@ export type WalFaultPlan = (call: WalCall) => WalFault;
 
 /**
  * A store in front of another that has bad days by plan. It may lose an append and still deliver the one pipelined behind it, as a network
- * can; so give the inner MemoryWalStore `fenceRecords: MAX_IN_FLIGHT + 1`.
+ * can.
  */
 export class FaultyWalStore implements WalStore {
   readonly #inner: WalStore;
@@ -41,10 +41,6 @@ export class FaultyWalStore implements WalStore {
 
   get maxRecordBytes(): number {
     return this.#inner.maxRecordBytes;
-  }
-
-  get fenceRecords(): number {
-    return this.#inner.fenceRecords;
   }
 
   append(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number> {

@@ -18,8 +18,15 @@ export interface WalState {
   readonly lastSequence: number;
 }
 
-/** Appends that one writer of a channel may have open at once; see `appendFence` for why the number is part of the contract. */
+/** Appends that one writer of a channel may have open at once. */
 export const MAX_IN_FLIGHT = 64;
+
+/**
+ * Records that a fence takes. Were it one, then of an old owner's appends in flight with expectations t, t + 1, ... the first would fail, for
+ * the fence has taken its place at t + 1, and the second would find just the tail that it expects and be written behind the fence. An old
+ * owner at tail t has expectations below t + MAX_IN_FLIGHT open, so behind this many records no such append fits, however late it arrives.
+ */
+export const FENCE_RECORDS = MAX_IN_FLIGHT + 1;
 
 export interface ReadOptions {
   readonly from: number;
@@ -48,14 +55,10 @@ export interface WalStore {
    */
   append(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number>;
   /**
-   * Appends a fence as `append` would, and such that no append that any writer had in flight until now can land behind it, not even one whose
-   * expectation happens to fit because a record before it was lost. A store that may deliver appends late writes the record
-   * `fenceRecords` times, as one atom: a writer has at most MAX_IN_FLIGHT appends open, so no expectation of theirs reaches the new tail.
-   * Resolves with the sequence of the last copy. StoreUnavailable: unknown whether it was written.
+   * Appends FENCE_RECORDS copies of the record as one atom when the channel's last sequence is exactly `expectedLast`, else fails with
+   * WrongTailError. Resolves with the sequence of the last copy. StoreUnavailable: unknown whether it was written.
    */
   appendFence(channel: string, subject: string, bytes: Uint8Array, expectedLast: number): Promise<number>;
-  /** How many records a fence takes: 1 where the failure of an append surely fails those behind it. */
-  readonly fenceRecords: number;
   /** Records from `from` up to `to` (inclusive; the tail at the call when absent), optionally of some subjects alone. TrimmedError when the channel begins after `from`. */
   read(channel: string, options: ReadOptions): AsyncIterable<readonly StoredRecord[]>;
   /**
