@@ -35,6 +35,13 @@ function wrong(field: Field, value: unknown): CairnError {
   return new CairnError('InvalidParameter', `field "${field.name}": ${typeof value} value does not fit ${typeName(field.type)}`);
 }
 
+function outOfRange(field: Field, value: PlainValue, row: number): CairnError {
+  return new CairnError(
+    'InvalidParameter',
+    `field "${field.name}": value ${value} at row ${row} is out of range of ${typeName(field.type)}`,
+  );
+}
+
 /** Column of plain values; null where the field has none, whether it is nullable or not. InvalidParameter when a value has another type. */
 export function columnFromValues(field: Field, values: readonly PlainValue[]): Column {
   const length = values.length;
@@ -60,8 +67,13 @@ function fixedFromValues(field: Field, values: readonly PlainValue[]): FixedValu
     if (out instanceof BigInt64Array) {
       if (typeof value !== 'bigint' && !Number.isSafeInteger(value)) throw wrong(field, value);
       out[row] = BigInt(value as bigint | number);
-    } else if (field.type === DataType.Bool ? typeof value === 'boolean' : typeof value === 'number') out[row] = Number(value);
-    else throw wrong(field, value);
+      if (out[row] !== BigInt(value as bigint | number)) throw outOfRange(field, value, row);
+      continue;
+    }
+    if (typeof value !== (field.type === DataType.Bool ? 'boolean' : 'number')) throw wrong(field, value);
+    out[row] = Number(value);
+    // Integer arrays wrap silently; Float rounds, which is what storing a float means.
+    if (!(out instanceof Float32Array) && !Object.is(out[row] + 0, Number(value) + 0)) throw outOfRange(field, value, row);
   }
   return out;
 }
