@@ -1,0 +1,246 @@
+import { CairnError, KeyedMutex, type Logger, mapLimit, type Runtime } from '@cairn/base';
+import type { IndexPool } from '@cairn/index';
+import type { ObjectStore } from '@cairn/objects';
+import type { SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
+import type { LoadSegmentsRequest } from '@cairn/proto/cairn/services';
+import { type CollectionSchema, decodeSchema } from '@cairn/schema';
+import { openSegment, type SealedSegment } from '@cairn/segment';
+import type { WalStore } from '@cairn/wal';
+import { DeleteHistory, type TailDelete } from './delete-history.ts';
+import { DeleteTail } from './delete-tail.ts';
+import type { DeltaLogs, FlushedDeletes } from './delta-logs.ts';
+import { IndexOpener } from './index-opener.ts';
+import type { LocalFile, LocalFiles } from './local-files.ts';
+import { SegmentHolder } from './segment-holder.ts';
+
+/** How a sealed segment is opened; tests put their own here. */
+export type SegmentOpener = (record: SegmentRecord, schema: CollectionSchema) => Promise<SealedSegment>;
+
+export interface ShardParts {
+  readonly wal: WalStore;
+  readonly deltaLogs: DeltaLogs;
+  readonly files: LocalFiles;
+  readonly pool: Pick<IndexPool, 'open' | 'release'>;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly open: SegmentOpener;
+  /** Segments of a request opened at once. */
+  readonly openConcurrency: number;
+  /** Deletes kept for segments that may still be loaded; above it the catalog's checkpoint is asked and what it covers is forgotten. */
+  readonly maxHistoryBytes: number;
+}
+
+/** Opens segments where libs/segment finds them. */
+export function segmentOpener(objects: ObjectStore, runtime: Runtime, cacheDir: string | undefined): SegmentOpener {
+  return (record, schema) => openSegment({ objects, runtime, record, schema, cacheDir });
+}
+
+/** The sealed segments of one shard that are loaded here, and the one tail of its deletes. */
+export class HeldShard {
+  readonly vchannel: string;
+  readonly #parts: ShardParts;
+  readonly #holders = new Map<number, SegmentHolder>();
+  readonly #mutex = new KeyedMutex();
+  readonly #indexes: IndexOpener;
+  #schemaBytes: Uint8Array = new Uint8Array(0);
+  #schema: CollectionSchema | undefined;
+  #collectionId = 0;
+  #history = new DeleteHistory(0);
+  #tail: DeleteTail | undefined;
+  #trimming = false;
+  #closed = false;
+
+  constructor(vchannel: string, parts: ShardParts) {
+    this.vchannel = vchannel;
+    this.#parts = parts;
+    this.#indexes = new IndexOpener(parts.files, parts.pool, parts.logger);
+  }
+
+  get schema(): CollectionSchema {
+    if (!this.#schema) throw new CairnError('CollectionNotLoaded', `shard ${this.vchannel} is not loaded on this node`);
+    return this.#schema;
+  }
+
+  get segmentIds(): number[] {
+    return [...this.#holders.keys()];
+  }
+
+  /** Sequence up to which deletes are applied; 0 before the first load. */
+  get appliedDeletes(): number {
+    return this.#tail?.applied ?? 0;
+  }
+
+  /**
+   * Makes the segments searchable with all their deletes; those that are held already only take the new schema and indexes. One call at a time.
+   * False when the shard was released meanwhile: another one must take its place.
+   */
+  load(request: LoadSegmentsRequest): Promise<boolean> {
+    return this.#mutex.run('load', async () => {
+      if (this.#closed) return false;
+      const refreshed = this.#takeSchema(request);
+      const wanted = [...refreshed, ...request.segments.filter((record) => !this.#holders.has(record.id))];
+      const opened = await this.#open(wanted);
+      try {
+        await this.#join(request, opened);
+      } catch (error) {
+        await Promise.all(opened.filter((holder) => this.#holders.get(holder.record.id) !== holder).map((holder) => holder.retire()));
+        throw error;
+      }
+      await this.#attachIndexes(request);
+      return true;
+    });
+  }
+
+  /** Waits until deletes up to the sequence are applied; Timeout (retriable) after `timeoutMs`. */
+  async waitForDeletes(sequence: number, timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    if (sequence <= 0) return;
+    if (!this.#tail) throw new CairnError('SegmentNotFound', `shard ${this.vchannel} is not loaded on this node`);
+    await this.#tail.waitFor(sequence, timeoutMs, signal);
+  }
+
+  /** Runs a read over segments, which stay open until it ends. SegmentNotFound names the first that is not held here: its owner loads it again. */
+  async read<T>(segmentIds: readonly number[], work: (segments: readonly SealedSegment[]) => Promise<T>): Promise<T> {
+    const holders = segmentIds.map((id) => {
+      const holder = this.#holders.get(id);
+      if (!holder) throw new CairnError('SegmentNotFound', `segment ${id} of shard ${this.vchannel} is not loaded on this node`);
+      return holder;
+    });
+    return SegmentHolder.reading(holders, () => work(holders.map((holder) => holder.segment)));
+  }
+
+  /** Lets go of segments; of all, and of the tail, when the list is empty. True when nothing is left. */
+  async release(segmentIds: readonly number[]): Promise<boolean> {
+    const empty = await this.#mutex.run('load', async () => {
+      const ids = segmentIds.length > 0 ? segmentIds : [...this.#holders.keys()];
+      const released = ids.flatMap((id) => this.#holders.get(id) ?? []);
+      for (const holder of released) this.#holders.delete(holder.record.id);
+      await Promise.all(released.map((holder) => holder.retire()));
+      this.#closed ||= this.#holders.size === 0;
+      return this.#closed;
+    });
+    // Outside the mutex: the tail may be reloading, which takes its turn there.
+    if (empty) await this.#tail?.stop();
+    return empty;
+  }
+
+  /** Takes the request's schema; answers the segments that were opened under an older one, to be opened anew. */
+  #takeSchema(request: LoadSegmentsRequest): SegmentRecord[] {
+    this.#collectionId = request.collectionId;
+    if (Buffer.compare(this.#schemaBytes, request.schema) === 0) return [];
+    const schema = decodeSchema(request.schema);
+    const before = this.#schema ? highestField(this.#schema) : Number.POSITIVE_INFINITY;
+    // An owner that lags behind does not take a field away again: fields are only ever added.
+    if (this.#schema && highestField(schema) < before) return [];
+    this.#schemaBytes = request.schema;
+    this.#schema = schema;
+    return highestField(schema) > before ? [...this.#holders.values()].map((holder) => holder.record) : [];
+  }
+
+  async #open(records: readonly SegmentRecord[]): Promise<SegmentHolder[]> {
+    const opened: SegmentHolder[] = [];
+    try {
+      await mapLimit(records, this.#parts.openConcurrency, async (record) => {
+        const segment = await this.#parts.open(record, this.schema);
+        opened.push(new SegmentHolder(record, segment, (files) => this.#letGo(files)));
+      });
+      return opened;
+    } catch (error) {
+      await Promise.all(opened.map((holder) => holder.retire()));
+      throw error;
+    }
+  }
+
+  /** Gives new segments all deletes there are, then lets readers see them: flushed ones first, then in one step what the tail has brought. */
+  async #join(request: LoadSegmentsRequest, opened: readonly SegmentHolder[]): Promise<void> {
+    let flushed: FlushedDeletes = { checkpoint: request.checkpoint, logs: request.deltaLogs };
+    if (this.#tail && this.#history.base > flushed.checkpoint) {
+      // The owner's list is older than what was forgotten here.
+      flushed = await this.#parts.deltaLogs.flushed(request.collectionId, this.vchannel);
+    }
+    if (opened.length > 0) await this.#parts.deltaLogs.apply(flushed.logs, opened);
+    if (this.#tail && this.#history.base > flushed.checkpoint) {
+      throw new CairnError('ChannelNotAvailable', `shard ${this.vchannel}: deletes were flushed while segments were loading; load again`);
+    }
+    const replaced: SegmentHolder[] = [];
+    for (const holder of opened) {
+      for (const entry of this.#history.after(flushed.checkpoint)) applyTo(holder, entry);
+      const before = this.#holders.get(holder.record.id);
+      if (before) {
+        holder.takeIndexes(before);
+        replaced.push(before);
+      }
+      this.#holders.set(holder.record.id, holder);
+    }
+    if (!this.#tail) this.#follow(request.channel, flushed.checkpoint);
+    // Later requests bring at least these logs, so older deletes need not be kept. The tail may still be behind: what it brings is in the logs too.
+    this.#history.forget(Math.min(flushed.checkpoint, this.appliedDeletes));
+    await Promise.all(replaced.map((holder) => holder.retire()));
+  }
+
+  #follow(channel: string, applied: number): void {
+    const { wal, runtime, logger } = this.#parts;
+    this.#history = new DeleteHistory(applied);
+    this.#tail = new DeleteTail({
+      ...{ wal, runtime, logger, channel, applied },
+      vchannel: this.vchannel,
+      apply: (deletes) => this.#applyAll(deletes),
+      reload: (from) => this.#reload(from),
+    });
+    this.#tail.start();
+  }
+
+  #applyAll(deletes: readonly TailDelete[]): void {
+    for (const holder of this.#holders.values()) for (const entry of deletes) applyTo(holder, entry);
+    this.#history.add(deletes);
+    if (this.#history.bytes > this.#parts.maxHistoryBytes && !this.#trimming) void this.#trimHistory();
+  }
+
+  /** Forgets deletes that are in delta logs by now, when too many have gathered. */
+  async #trimHistory(): Promise<void> {
+    this.#trimming = true;
+    try {
+      const { checkpoint } = await this.#parts.deltaLogs.flushed(this.#collectionId, this.vchannel);
+      this.#history.forget(Math.min(checkpoint, this.appliedDeletes));
+    } catch (error) {
+      this.#parts.logger.warn({ vchannel: this.vchannel, error }, 'checkpoint could not be read; deletes are kept');
+    } finally {
+      this.#trimming = false;
+    }
+  }
+
+  /** The log begins behind what was applied: takes all flushed deletes instead. Not while segments join, which count on what is kept. */
+  #reload(from: number): Promise<number> {
+    return this.#mutex.run('load', async () => {
+      const { checkpoint, logs } = await this.#parts.deltaLogs.flushed(this.#collectionId, this.vchannel);
+      const missing = logs.filter((log) => log.lastSequence > from);
+      await this.#parts.deltaLogs.apply(missing, [...this.#holders.values()]);
+      this.#history.forget(checkpoint);
+      return checkpoint;
+    });
+  }
+
+  async #attachIndexes(request: LoadSegmentsRequest): Promise<void> {
+    const alive = new Map(request.indexes.filter((index) => index.droppedTs === 0).map((index) => [index.id, index]));
+    const wanted = request.segmentIndexes.flatMap((build): { holder: SegmentHolder; build: SegmentIndexRecord }[] => {
+      const holder = this.#holders.get(build.segmentId);
+      const stale = holder?.buildOf(build.fieldId) === build.buildId;
+      return holder && !stale && build.object && alive.has(build.indexId) ? [{ holder, build }] : [];
+    });
+    await mapLimit(wanted, this.#parts.openConcurrency, async ({ holder, build }) => {
+      const opened = await this.#indexes.open(build, alive.get(build.indexId));
+      if (opened) holder.attach(build.fieldId, build.buildId, opened.index, opened.file);
+    });
+  }
+
+  async #letGo(files: readonly LocalFile[]): Promise<void> {
+    for (const file of files) await this.#indexes.release(file);
+  }
+}
+
+function applyTo(holder: SegmentHolder, entry: TailDelete): void {
+  if (entry.partitionId === 0 || entry.partitionId === holder.record.partitionId) holder.segment.applyDeletes(entry.deletes);
+}
+
+function highestField(schema: CollectionSchema): number {
+  return schema.fields.reduce((highest, field) => Math.max(highest, field.id), 0);
+}
