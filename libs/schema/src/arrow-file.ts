@@ -27,7 +27,7 @@ import { countValid } from './bitmap.ts';
 import type { BytesColumn, Column, ColumnBatch, FixedColumn, ListColumn, Validity, VectorColumn } from './column.ts';
 import { bytesOf } from './column-ops.ts';
 import { familyOf, fixedArray, toDataType, typeName, vectorBytes, visitColumn } from './field-types.ts';
-import { type CollectionSchema, DataType, ROW_ID_FIELD, TIMESTAMP_FIELD } from './types.ts';
+import { DataType, ROW_ID_FIELD, TIMESTAMP_FIELD } from './types.ts';
 
 /**
  * Segment files: Arrow IPC files of one record batch. Each Arrow field carries `cairn.field_id`, `cairn.type` and `cairn.dim`, so a file can be
@@ -45,12 +45,12 @@ const systemNames = new Map([
 ]);
 
 /** File as chunks, to be written back to back; the large buffers among them are views on the columns. */
-export async function writeArrowFile(batch: ColumnBatch, schema: Pick<CollectionSchema, 'byId'>): Promise<Uint8Array[]> {
+export async function writeArrowFile(batch: ColumnBatch, names: { readonly byId: ReadonlyMap<number, { readonly name: string }> }): Promise<Uint8Array[]> {
   const fields: ArrowField[] = [];
   const children: Data[] = [];
   for (const [id, column] of batch.columns) {
     const data = visitColumn(column, toArrow);
-    fields.push(new ArrowField(schema.byId.get(id)?.name ?? systemNames.get(id) ?? `$field_${id}`, data.type, true, describe(id, column)));
+    fields.push(new ArrowField(names.byId.get(id)?.name ?? systemNames.get(id) ?? `$field_${id}`, data.type, true, describe(id, column)));
     children.push(data);
   }
   const arrowSchema = new Schema(fields);
