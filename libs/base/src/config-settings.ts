@@ -59,6 +59,7 @@ export const settings = {
     maxReplayBytes: bytes(64_000_000, 'unflushed log of a channel stays below, so that take-over time is bounded', 1 * MiB),
     nats: {
       servers: list(['127.0.0.1:4222'], 'addresses of the servers, host:port'),
+      monitors: list([], 'monitoring URLs of the servers, by which their sync interval is checked at start'),
       replicas: integer(1, 'copies of each stream; 3 for high availability', 1, 5),
     },
   },
