@@ -57,6 +57,7 @@ export const keys = {
   restoreJob: (job: number) => `restore/job/${pad(job)}`,
   restoreJobs: 'restore/job/',
   copyTask: (job: number, task: number) => `restore/task/${pad(job)}/${pad(task)}`,
+  copyTasksOf: (job: number) => `restore/task/${pad(job)}/`,
   copyTasks: 'restore/task/',
 } as const;
 

@@ -1,0 +1,153 @@
+import { CairnError, type Config, type Service } from '@cairn/base';
+import { keys } from '@cairn/catalog';
+import { type MetaEntry, scan } from '@cairn/meta';
+import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
+import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
+import type { Handlers } from '@cairn/rpc';
+import { LeadershipCampaign } from './leadership.ts';
+import { type DataCoordSettings, defaultSettings } from './settings.ts';
+import { publishedGroups } from './snapshot-capture.ts';
+import { type DataCoordResources, LeaderTerm } from './term.ts';
+
+/** Ids that one call may take. */
+const MAX_IDS_PER_CALL = 10_000_000;
+
+/**
+ * The coordinator. `handlers` answer while this node leads; a standby answers ServiceNotReady (retriable), naming who leads when it knows.
+ */
+export class DataCoordService implements Service {
+  readonly name = 'datacoord';
+  readonly handlers: Handlers<DataCoordDefinition>;
+  readonly #resources: DataCoordResources;
+  readonly #campaign: LeadershipCampaign;
+  #term: LeaderTerm | undefined;
+
+  constructor(resources: DataCoordResources) {
+    this.#resources = resources;
+    const { meta, runtime, logger, nodeId, address, settings } = resources;
+    this.#campaign = new LeadershipCampaign({
+      meta,
+      runtime,
+      logger,
+      nodeId,
+      address,
+      leaseTtlMs: settings.leaseTtlMs,
+      begin: (leadership) => {
+        this.#term = new LeaderTerm(resources, leadership);
+        return this.#term;
+      },
+    });
+    this.handlers = this.#makeHandlers();
+  }
+
+  async start(): Promise<void> {
+    await this.#campaign.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#campaign.stop();
+  }
+
+  /** True while this node leads and serves. */
+  get leading(): boolean {
+    return this.#term?.serving ?? false;
+  }
+
+  #leader(): LeaderTerm {
+    const term = this.#term;
+    if (!term?.serving) throw new CairnError('ServiceNotReady', `coordinator ${this.#resources.nodeId} does not lead now`);
+    return term;
+  }
+
+  async #submit(request: SubmitRequest): Promise<SubmitResponse> {
+    const { record } = request;
+    const change = record?.change;
+    if (!record || !change) throw new CairnError('InvalidParameter', 'a submitted message has no change');
+    if (change.$case === 'createSnapshot' || change.$case === 'restoreSnapshot') {
+      throw new CairnError('InvalidParameter', `${change.$case} goes by its own call, not by Submit`);
+    }
+    return this.#leader().control.submit(record.requestId, change);
+  }
+
+  #makeHandlers(): Handlers<DataCoordDefinition> {
+    return {
+      submit: (request) => this.#submit(request),
+      allocTimestamps: async ({ count }) => ({ first: await this.#leader().oracle.allocate(count) }),
+      allocIds: async ({ count }) => {
+        if (count < 1 || count > MAX_IDS_PER_CALL)
+          throw new CairnError('InvalidParameter', `id count ${count} is out of range 1..${MAX_IDS_PER_CALL}`);
+        return { first: await this.#leader().ids.allocate(count) };
+      },
+      createSnapshot: async (request) => this.#leader().snapshots.create(request),
+      dropSnapshot: async (request) => {
+        await this.#leader().snapshots.drop(request);
+        return {};
+      },
+      listSnapshots: async (request) => ({ snapshots: this.#leader().snapshots.list(request) }),
+      describeSnapshot: async (request) => this.#leader().snapshots.describe(request),
+      pinSnapshot: async ({ snapshot, ttlSeconds }) => {
+        if (!snapshot) throw new CairnError('MissingParameter', 'pin without a snapshot');
+        return { pinId: await this.#leader().snapshots.pin(snapshot, ttlSeconds) };
+      },
+      unpinSnapshot: async ({ pinId }) => {
+        await this.#leader().snapshots.unpin(pinId);
+        return {};
+      },
+      restoreSnapshot: async (request) => ({ jobId: await this.#leader().restores.start(request) }),
+      getRestoreJob: async ({ jobId }) => this.#leader().restores.job(jobId),
+      listRestoreJobs: async (request) => ({ jobs: this.#leader().restores.list(request) }),
+      getIndexProgress: async ({ collectionId }) => ({ indexes: this.#leader().indexes.progress(collectionId) }),
+      listSegments: async ({ collectionId }) => ({ segments: await this.#segments(collectionId) }),
+      getClusterStatus: async () => {
+        const term = this.#leader();
+        const { nodeId, address } = this.#resources;
+        return { nodes: term.nodes.all(), channels: term.channels.records(), leader: { nodeId, address, epoch: term.epoch } };
+      },
+    };
+  }
+
+  /** Sealed segments of a collection that are not dropped and not of an unfinished restore. */
+  async #segments(collectionId: number): Promise<SegmentRecord[]> {
+    const { meta } = this.#resources;
+    const partitions = new Set(
+      this.#leader()
+        .store.state.partitionsOf(collectionId)
+        .map((partition) => partition.id),
+    );
+    const groups: MetaEntry[] = [];
+    for await (const page of scan(meta, keys.groups)) groups.push(...page);
+    const published = publishedGroups(groups);
+    const segments: SegmentRecord[] = [];
+    for await (const page of scan(meta, keys.segments(collectionId))) {
+      for (const entry of page) {
+        const record = SegmentRecord.decode(entry.value);
+        if (record.state === SegmentState.SEGMENT_SEALED && partitions.has(record.partitionId) && published.has(record.group))
+          segments.push(record);
+      }
+    }
+    return segments;
+  }
+}
+
+/** Who leads, as everybody sees it; undefined while nobody does. */
+export async function readLeader(resources: Pick<DataCoordResources, 'meta'>): Promise<LeaderRecord | undefined> {
+  const entry = await resources.meta.get(keys.leader);
+  return entry && LeaderRecordCodec.decode(entry.value);
+}
+
+/** Settings of the coordinator out of the configuration. */
+export function dataCoordSettings(config: Config): DataCoordSettings {
+  return {
+    ...defaultSettings,
+    leaseTtlMs: config.node.leaseTtlMs,
+    channels: config.wal.channels,
+    resultRetentionMs: config.control.resultRetentionMs,
+    snapshotTimeoutMs: config.snapshot.timeoutMs,
+    snapshotOnCollectionDrop: config.snapshot.onCollectionDrop,
+    restoreMaxJobs: config.restore.maxJobs,
+    restoreJobTimeoutMs: config.restore.jobTimeoutMs,
+    restoreJobRetentionMs: config.restore.jobRetentionMs,
+    restoreMode: config.restore.mode,
+    gcGraceMs: config.gc.graceMs,
+  };
+}

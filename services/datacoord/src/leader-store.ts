@@ -1,0 +1,121 @@
+import { CairnError, hasCode, type Logger, type Runtime, retry } from '@cairn/base';
+import { type Compare, type Leadership, type MetaStore, type Op, scan, type TxnResult } from '@cairn/meta';
+import { CatalogState } from './catalog-state.ts';
+
+export interface Put {
+  readonly key: string;
+  readonly value: Uint8Array;
+  readonly lease?: string;
+}
+
+/** One transaction of the leader: all compares must hold, and leadership too. */
+export interface Commit {
+  readonly if?: readonly Compare[];
+  readonly puts?: readonly Put[];
+  readonly deletes?: readonly string[];
+}
+
+/**
+ * Every write of the leader to the MetaStore. Adds the compare of the leader key, so that a deposed one changes nothing; retries a store that is
+ * away with back-off, for as long as it leads; and mirrors what was committed into the leader's CatalogState.
+ */
+export class LeaderStore {
+  readonly meta: MetaStore;
+  readonly state: CatalogState;
+  readonly #leadership: Leadership;
+  readonly #runtime: Runtime;
+  readonly #logger: Logger;
+  readonly #stop: AbortSignal;
+  readonly #deposed: (reason: string) => void;
+
+  /** `stop` ends every wait (the end of the term); `deposed` is called when a transaction shows that another leads. */
+  constructor(
+    meta: MetaStore,
+    leadership: Leadership,
+    runtime: Runtime,
+    logger: Logger,
+    stop: AbortSignal,
+    deposed: (reason: string) => void,
+  ) {
+    this.meta = meta;
+    this.state = new CatalogState();
+    this.#leadership = leadership;
+    this.#runtime = runtime;
+    this.#logger = logger;
+    this.#stop = stop;
+    this.#deposed = deposed;
+  }
+
+  /** Reads what the state mirrors. Stable, since only a leader writes it and we lead. */
+  async load(): Promise<void> {
+    for (const prefix of CatalogState.prefixes) {
+      for await (const page of scan(this.meta, prefix)) for (const entry of page) this.state.put(entry);
+    }
+  }
+
+  /**
+   * Runs the transaction. Resolves with its revision, or undefined when a compare (other than leadership) did not hold. An unknown outcome is
+   * cleared up by looking whether the first write is there: a caller's first put must differ from what anyone else would write.
+   * ServiceNotReady when leadership is lost.
+   */
+  async commit(commit: Commit): Promise<number | undefined> {
+    const puts = commit.puts ?? [];
+    const deletes = commit.deletes ?? [];
+    const probe = puts[0]?.key ?? deletes[0];
+    const then: Op[] = [...puts.map((put): Op => ({ kind: 'put', ...put })), ...deletes.map((key): Op => ({ kind: 'delete', key }))];
+    const gets: Op[] = [{ kind: 'get', key: this.#leadership.key }, ...(probe === undefined ? [] : [{ kind: 'get', key: probe } as const])];
+    let doubtful = false;
+    const result = await this.retrying(async () => {
+      try {
+        return await this.meta.txn({ if: [this.#leadership.holds, ...(commit.if ?? [])], then, else: gets });
+      } catch (error) {
+        doubtful = true;
+        throw error;
+      }
+    });
+    const revision = result.succeeded ? result.revision : this.#afterRefusal(result, puts, deletes, doubtful);
+    if (revision === undefined) return undefined;
+    for (const put of puts) this.state.put({ key: put.key, value: put.value, modRevision: revision });
+    for (const key of deletes) this.state.delete(key);
+    return revision;
+  }
+
+  /** As `commit`, where a refusal by any other compare than leadership would be a bug of ours. */
+  async mustCommit(commit: Commit): Promise<number> {
+    const revision = await this.commit(commit);
+    if (revision === undefined) {
+      throw new CairnError(
+        'Internal',
+        `a transaction over ${commit.puts?.[0]?.key ?? commit.deletes?.[0]} was refused: a record changed that only the leader changes`,
+      );
+    }
+    return revision;
+  }
+
+  #afterRefusal(result: TxnResult, puts: readonly Put[], deletes: readonly string[], doubtful: boolean): number | undefined {
+    const [leader, probe] = result.gets;
+    const { holds } = this.#leadership;
+    if (holds.kind === 'createRevision' && (leader?.createRevision ?? 0) !== holds.equals) {
+      this.#deposed(`the leader key ${holds.key} is another's`);
+      throw new CairnError('ServiceNotReady', 'this coordinator no longer leads');
+    }
+    if (!doubtful) return undefined;
+    const first = puts[0];
+    if (first) return probe && Buffer.compare(probe.value, first.value) === 0 ? probe.modRevision : undefined;
+    return deletes.length > 0 && probe === undefined ? result.revision : undefined;
+  }
+
+  /** Calls `work` until the store answers or the term ends. Only StoreUnavailable is worth another try. */
+  async retrying<T>(work: () => Promise<T>): Promise<T> {
+    const policy = {
+      attempts: Number.POSITIVE_INFINITY,
+      firstDelayMs: 20,
+      maxDelayMs: 2_000,
+      retriable: (error: unknown) => hasCode(error, 'StoreUnavailable'),
+      onRetry: (error: unknown, attempt: number) => {
+        if (attempt % 10 === 1) this.#logger.warn({ error, attempt }, 'meta store is away, trying again');
+      },
+    };
+    return retry(this.#runtime, policy, work, this.#stop);
+  }
+}

@@ -1,0 +1,50 @@
+import type { Logger, Runtime } from '@cairn/base';
+import type { MetaEntry, MetaStore } from '@cairn/meta';
+
+/** Keeps a copy of a prefix. Called synchronously, one batch at a time; `changed` after each batch. */
+export interface PrefixFollower {
+  /** Forget everything: the entries that follow are all there is. */
+  reset(): void;
+  put(entry: MetaEntry): void;
+  delete(key: string): void;
+  changed(): void;
+}
+
+const RESTART_MS = 500;
+
+/** Follows a prefix until the signal aborts, across broken watches. Resolves when the first listing is in (or the signal aborts). */
+export function followPrefix(
+  meta: MetaStore,
+  prefix: string,
+  follower: PrefixFollower,
+  runtime: Runtime,
+  logger: Logger,
+  stop: AbortSignal,
+): Promise<void> {
+  const ready = Promise.withResolvers<void>();
+  const follow = async (): Promise<void> => {
+    while (!stop.aborted) {
+      try {
+        for await (const batch of meta.watch(prefix, stop)) {
+          if (batch.kind === 'reset') {
+            follower.reset();
+            for (const entry of batch.entries) follower.put(entry);
+          } else {
+            for (const event of batch.events) {
+              if (event.kind === 'put') follower.put(event.entry);
+              else follower.delete(event.key);
+            }
+          }
+          follower.changed();
+          ready.resolve();
+        }
+      } catch (error) {
+        if (!stop.aborted) logger.warn({ error, prefix }, 'a watch broke; starting it again');
+      }
+      await runtime.sleep(RESTART_MS, stop).catch(() => undefined);
+    }
+  };
+  void follow();
+  stop.addEventListener('abort', () => ready.resolve(), { once: true });
+  return ready.promise;
+}

@@ -1,0 +1,61 @@
+/** Limits and periods of the coordinator. Every one has a unit in its name; defaults are `defaultSettings`. */
+export interface DataCoordSettings {
+  /** Lease of the leader's key: a dead leader is replaced after at most this. */
+  readonly leaseTtlMs: number;
+  /** Data channels that exist at least (`dml_0`, `dml_1`, …). */
+  readonly channels: number;
+  /** How long the answer to a catalog change is kept for a retry under the same request id. */
+  readonly resultRetentionMs: number;
+  /** Answers kept at most; the oldest go first. */
+  readonly maxResults: number;
+  /** Catalog changes that may wait to be applied; more are refused with TooManyRequests. */
+  readonly maxPendingChanges: number;
+  /** Time a snapshot may take from its T to COMMITTED. */
+  readonly snapshotTimeoutMs: number;
+  /** What happens to the snapshots of a dropped collection. */
+  readonly snapshotOnCollectionDrop: 'cascade' | 'retain';
+  readonly restoreMaxJobs: number;
+  readonly restoreJobTimeoutMs: number;
+  readonly restoreJobRetentionMs: number;
+  readonly restoreMode: string;
+  /** Bytes that one copy task carries at most, a larger segment alone. */
+  readonly copyTaskBytes: number;
+  /** Segments and delta logs in one copy task at most. */
+  readonly copyTaskItems: number;
+  /** Copy tasks and index builds running at one datanode at most. */
+  readonly tasksPerNode: number;
+  /** Times a task is tried on nodes before its failure is taken for permanent. */
+  readonly taskAttempts: number;
+  /** Sealed segments with fewer rows are searched exactly and get no index object. */
+  readonly indexMinRows: number;
+  /** Between the record that a prefix is dead and the deletion of its objects. */
+  readonly gcGraceMs: number;
+  /** Period of the sweepers (results, pins, jobs, dead prefixes). */
+  readonly sweepPeriodMs: number;
+  /** Time a call to another service may take, tasks excepted. */
+  readonly callTimeoutMs: number;
+  readonly clusterId: string;
+}
+
+export const defaultSettings: DataCoordSettings = {
+  leaseTtlMs: 3_000,
+  channels: 4,
+  resultRetentionMs: 600_000,
+  maxResults: 100_000,
+  maxPendingChanges: 1_000,
+  snapshotTimeoutMs: 120_000,
+  snapshotOnCollectionDrop: 'cascade',
+  restoreMaxJobs: 16,
+  restoreJobTimeoutMs: 3_600_000,
+  restoreJobRetentionMs: 3 * 3_600_000,
+  restoreMode: 'copy',
+  copyTaskBytes: 256 * 1024 * 1024,
+  copyTaskItems: 16,
+  tasksPerNode: 2,
+  taskAttempts: 8,
+  indexMinRows: 1_024,
+  gcGraceMs: 60_000,
+  sweepPeriodMs: 5_000,
+  callTimeoutMs: 15_000,
+  clusterId: '',
+};

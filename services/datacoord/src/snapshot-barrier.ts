@@ -1,0 +1,36 @@
+import { CairnError, isRetriable, mapLimit, type Runtime, retry } from '@cairn/base';
+import type { CollectionRecord, SnapshotRecord } from '@cairn/proto/cairn/meta';
+import { StreamingDefinition } from '@cairn/proto/cairn/services';
+import type { Transport } from '@cairn/rpc';
+import type { ChannelAssigner } from './channel-assigner.ts';
+
+/** Barriers sent at once for one snapshot. */
+const PARALLEL = 16;
+
+/**
+ * Sends the barrier at T to the owner of each shard; resolves when everything at or before T is flushed on all of them. A shard whose owner
+ * changes is asked again (a repeated barrier changes nothing) until the snapshot's deadline.
+ */
+export async function runBarrier(
+  record: SnapshotRecord,
+  collection: CollectionRecord,
+  parts: { readonly channels: ChannelAssigner; readonly transport: Transport; readonly runtime: Runtime },
+  signal: AbortSignal,
+): Promise<void> {
+  const { channels, transport, runtime } = parts;
+  await mapLimit(collection.shards, PARALLEL, (shard) =>
+    retry(
+      runtime,
+      { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 500, retriable: isRetriable },
+      async () => {
+        const remaining = record.deadlineMs - runtime.now();
+        if (remaining <= 0)
+          throw new CairnError('InvalidParameter', `no barrier of shard ${shard.vchannel} before the deadline of snapshot ${record.name}`);
+        const owner = channels.ownerOf(shard.channel);
+        const request = { vchannel: shard.vchannel, collectionId: collection.id, snapshotId: record.id, ts: record.ts };
+        await transport.client(StreamingDefinition, owner.address).barrier(request, { signal, timeoutMs: remaining });
+      },
+      signal,
+    ),
+  );
+}

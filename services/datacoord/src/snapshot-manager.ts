@@ -1,0 +1,346 @@
+import { asCairnError, CairnError, type Deferred, deferred, isRetriable, type Logger, type Runtime, randomId, retry } from '@cairn/base';
+import { keys, paths } from '@cairn/catalog';
+import type { ObjectStore } from '@cairn/objects';
+import { CollectionState, SnapshotDefinition, SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
+import type {
+  CreateSnapshotRequest,
+  CreateSnapshotResponse,
+  ListSnapshotsRequest,
+  SnapshotInfo,
+  SnapshotName,
+} from '@cairn/proto/cairn/services';
+import type { Transport } from '@cairn/rpc';
+import { readSnapshot, writeSnapshot, writeTombstone } from '@cairn/segment';
+import type { Held } from './catalog-state.ts';
+import type { Ids } from './change-preparer.ts';
+import { putRecord } from './changes/change.ts';
+import { checkSnapshotName } from './changes/snapshot.ts';
+import type { ChannelAssigner } from './channel-assigner.ts';
+import type { ControlChannel } from './control-channel.ts';
+import type { LeaderStore } from './leader-store.ts';
+import type { PinBoard } from './pin-board.ts';
+import type { PrefixSweeper } from './prefix-sweeper.ts';
+import type { DataCoordSettings } from './settings.ts';
+import { runBarrier } from './snapshot-barrier.ts';
+import { captureSnapshot } from './snapshot-capture.ts';
+
+export interface SnapshotManagerOptions {
+  readonly store: LeaderStore;
+  readonly objects: ObjectStore;
+  readonly transport: Transport;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly settings: DataCoordSettings;
+  readonly ids: Ids;
+  readonly control: ControlChannel;
+  readonly channels: ChannelAssigner;
+  readonly pins: PinBoard;
+  readonly prefixes: PrefixSweeper;
+  readonly stop: AbortSignal;
+}
+
+/** A PENDING snapshot that is being driven to its end. */
+interface Drive {
+  readonly outcome: Deferred<SnapshotRecord>;
+  readonly cancel: AbortController;
+}
+
+/** Between tries of what must happen sooner or later (aborting, cleaning) while a store is away. */
+const PATIENT = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 100, maxDelayMs: 5_000, retriable: isRetriable };
+
+/**
+ * The life of snapshots after their control message: barrier, capture, manifests, COMMITTED; or tombstone, FAILED, gone. One decider over two
+ * stores: whoever ends a PENDING snapshot writes its metadata key first, by put-if-absent.
+ */
+export class SnapshotManager {
+  readonly #options: SnapshotManagerOptions;
+  readonly #drives = new Map<number, Drive>();
+  readonly #removing = new Set<number>();
+
+  constructor(options: SnapshotManagerOptions) {
+    this.#options = options;
+  }
+
+  /** Takes over what an earlier leader left: a PENDING one is rolled forward when its metadata is there, else aborted. */
+  resume(): void {
+    for (const record of this.#options.store.state.snapshots.values()) {
+      if (record.state !== SnapshotState.SNAPSHOT_PENDING || this.#drives.has(record.id)) continue;
+      const interrupted = new CairnError('Unavailable', 'the coordinator changed while the snapshot was being made');
+      this.#begin(record, async () => Promise.reject(interrupted));
+    }
+  }
+
+  /** Answers when COMMITTED; throws the reason when it failed. A repeat under the same request id waits for the same snapshot. */
+  async create(request: CreateSnapshotRequest): Promise<CreateSnapshotResponse> {
+    const { control, runtime, store } = this.#options;
+    const requestId = request.requestId === '' ? randomId(runtime) : request.requestId;
+    const { database, collection, name, description, compactionProtectionSeconds } = request;
+    checkSnapshotName(name);
+    const value = { database, collection, id: 0, name, description, compactionProtectionSeconds };
+    const { id, ts } = await control.submit(requestId, { $case: 'createSnapshot', value });
+    const record = store.state.snapshots.get(id);
+    if (!record) throw new CairnError('Unexpected', `snapshot ${name} failed and was removed`);
+    if (record.state === SnapshotState.SNAPSHOT_PENDING) await this.#drive(record).outcome.promise;
+    else if (record.state === SnapshotState.SNAPSHOT_FAILED)
+      throw new CairnError('Unexpected', `snapshot ${record.name} failed: ${record.reason}`);
+    return { id, ts };
+  }
+
+  #drive(record: SnapshotRecord): Drive {
+    return this.#drives.get(record.id) ?? this.#begin(record, (signal) => this.#make(record, signal));
+  }
+
+  #begin(record: SnapshotRecord, work: (signal: AbortSignal) => Promise<SnapshotRecord>): Drive {
+    const { runtime, stop, logger } = this.#options;
+    const drive: Drive = { outcome: deferred(), cancel: new AbortController() };
+    this.#drives.set(record.id, drive);
+    const end = () => drive.cancel.abort(new CairnError('ServiceNotReady', 'this coordinator no longer leads'));
+    stop.addEventListener('abort', end, { once: true });
+    const timer = runtime.after(Math.max(0, record.deadlineMs - runtime.now()), () =>
+      drive.cancel.abort(new CairnError('Timeout', `snapshot ${record.name} was not complete within its time limit`)),
+    );
+    work(drive.cancel.signal)
+      .catch((error: unknown) => this.#abort(record.id, reasonOf(drive.cancel.signal, error)))
+      .then(drive.outcome.resolve, (error: unknown) => {
+        if (!stop.aborted) logger.warn({ error, snapshot: record.name, id: record.id }, 'snapshot failed');
+        drive.outcome.reject(error);
+      })
+      .finally(() => {
+        timer.cancel();
+        stop.removeEventListener('abort', end);
+        this.#drives.delete(record.id);
+      });
+    return drive;
+  }
+
+  async #make(record: SnapshotRecord, signal: AbortSignal): Promise<SnapshotRecord> {
+    const { objects, store, runtime, settings } = this.#options;
+    const definition = SnapshotDefinition.decode(record.definition);
+    if (!definition.collection) throw new CairnError('Internal', `snapshot ${record.id} has no definition of its collection`);
+    await untilAborted(signal, runBarrier(record, definition.collection, this.#options, signal));
+    const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 1_000 };
+    const written = await untilAborted(
+      signal,
+      retry(
+        runtime,
+        policy,
+        async () => {
+          const contents = await captureSnapshot(store.meta, record.ts, definition);
+          if (signal.aborted) throw asCairnError(signal.reason);
+          return writeSnapshot(objects, { record, definition, contents, clusterId: settings.clusterId });
+        },
+        signal,
+      ),
+    );
+    if (written.outcome === 'aborted') throw new CairnError('Unavailable', `snapshot ${record.name} was aborted by another coordinator`);
+    return this.#commit(record.id, written);
+  }
+
+  /** PENDING → COMMITTED, once the metadata is there. */
+  async #commit(id: number, totals: { rows: number; bytes: number; segments: number }): Promise<SnapshotRecord> {
+    const held = this.#pending(id);
+    const { rows, bytes, segments } = totals;
+    const record: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_COMMITTED, rows, bytes, segments };
+    await this.#options.store.mustCommit({
+      if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
+      puts: [putRecord(held.key, SnapshotRecord, record)],
+    });
+    this.#options.logger.info({ snapshot: record.name, id, rows, bytes, segments, ts: record.ts }, 'snapshot committed');
+    return record;
+  }
+
+  #pending(id: number): Held<SnapshotRecord> {
+    const held = this.#options.store.state.snapshots.held(id);
+    if (held?.record.state !== SnapshotState.SNAPSHOT_PENDING) throw new CairnError('Internal', `snapshot ${id} is not PENDING any more`);
+    return held;
+  }
+
+  /** Tombstone first. Metadata that stands there already wins: then the snapshot is rolled forward and returned. Throws the reason otherwise. */
+  async #abort(id: number, reason: CairnError): Promise<SnapshotRecord> {
+    const { objects, runtime, store, settings, stop, prefixes } = this.#options;
+    if (stop.aborted) throw reason;
+    const { collectionId, metadataKey } = this.#pending(id).record;
+    const decided = await retry(
+      runtime,
+      PATIENT,
+      () => writeTombstone(objects, { collectionId, snapshotId: id, reason: reason.message }),
+      stop,
+    );
+    if (decided === 'committed') {
+      const bundle = await retry(runtime, PATIENT, () => readSnapshot(objects, metadataKey, { withSegments: false }), stop);
+      return this.#commit(id, { rows: bundle.rows, bytes: bundle.bytes, segments: bundle.segmentCount });
+    }
+    const held = this.#pending(id);
+    // From now on its deadline says when the tombstone and what was written may go.
+    const failed: SnapshotRecord = {
+      ...held.record,
+      state: SnapshotState.SNAPSHOT_FAILED,
+      reason: reason.message,
+      deadlineMs: runtime.now() + settings.gcGraceMs,
+    };
+    await store.mustCommit({
+      if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
+      puts: [putRecord(held.key, SnapshotRecord, failed)],
+    });
+    await prefixes.markDead(paths.snapshotManifests(collectionId, id));
+    throw new CairnError(reason.codeName, `snapshot ${failed.name} failed: ${reason.message}`, { cause: reason });
+  }
+
+  /** Fails the PENDING snapshots of a collection that was dropped, and drops its unpinned ones unless they are to be retained. */
+  async collectionDropped(collectionId: number): Promise<void> {
+    for (const record of [...this.#options.store.state.snapshots.values()]) {
+      if (record.collectionId !== collectionId) continue;
+      if (record.state === SnapshotState.SNAPSHOT_PENDING) {
+        this.#drives.get(record.id)?.cancel.abort(new CairnError('CollectionNotFound', 'its collection was dropped'));
+      } else if (record.state === SnapshotState.SNAPSHOT_COMMITTED && this.#options.settings.snapshotOnCollectionDrop === 'cascade') {
+        await this.#dropUnlessPinned(record);
+      }
+    }
+  }
+
+  /** Durable when it resolves; the objects follow. A missing snapshot is fine, a missing collection and a pinned snapshot are not. */
+  async drop(request: SnapshotName): Promise<void> {
+    const record = this.#find(request);
+    if (record && !(await this.#dropUnlessPinned(record))) {
+      throw new CairnError('SnapshotPinned', `active pins exist, unpin before dropping: snapshot is pinned[snapshot=${record.name}]`);
+    }
+  }
+
+  /** False when pins hold it. */
+  #dropUnlessPinned(record: SnapshotRecord): Promise<boolean> {
+    const { pins, store } = this.#options;
+    return pins.exclusively(record.id, async () => {
+      const held = store.state.snapshots.held(record.id);
+      if (held?.record.state !== SnapshotState.SNAPSHOT_COMMITTED) return true;
+      if (pins.of(record.id).length > 0) return false;
+      const deleting: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_DELETING };
+      await store.mustCommit({
+        if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
+        puts: [putRecord(held.key, SnapshotRecord, deleting)],
+      });
+      this.#remove(deleting);
+      return true;
+    });
+  }
+
+  /** Objects first, the record last. Goes on until done, or the next sweep takes it up again. */
+  #remove(record: SnapshotRecord): void {
+    if (this.#removing.has(record.id)) return;
+    this.#removing.add(record.id);
+    const { objects, prefixes, store, runtime, logger, stop } = this.#options;
+    const prefix = paths.snapshotManifests(record.collectionId, record.id);
+    const work = async (): Promise<void> => {
+      await prefixes.markDead(prefix);
+      await prefixes.deleteObjects(prefix);
+      await objects.delete([record.metadataKey]);
+      const expired = [...store.state.pins.values()]
+        .filter((pin) => pin.snapshotId === record.id)
+        .map((pin) => keys.pin(record.id, pin.id));
+      await store.mustCommit({ deletes: [keys.snapshot(record.collectionId, record.id), keys.prefix(prefix), ...expired.slice(0, 90)] });
+    };
+    retry(runtime, PATIENT, work, stop)
+      .catch((error: unknown) => {
+        if (!stop.aborted)
+          logger.warn({ error, snapshot: record.name, id: record.id }, 'removing a snapshot failed; the next sweep tries again');
+      })
+      .finally(() => this.#removing.delete(record.id));
+  }
+
+  /** Finishes what is left to remove: DELETING, FAILED after its grace time, unpinned ones of dropped collections. */
+  async sweep(): Promise<void> {
+    const { store, runtime, settings } = this.#options;
+    for (const record of [...store.state.snapshots.values()]) {
+      const graceOver = record.deadlineMs <= runtime.now();
+      if (record.state === SnapshotState.SNAPSHOT_DELETING) this.#remove(record);
+      else if (record.state === SnapshotState.SNAPSHOT_FAILED && graceOver) this.#remove(record);
+      else if (record.state === SnapshotState.SNAPSHOT_COMMITTED && settings.snapshotOnCollectionDrop === 'cascade') {
+        const collection = store.state.collections.get(record.collectionId);
+        if (!collection || collection.state === CollectionState.COLLECTION_DROPPED) await this.#dropUnlessPinned(record);
+      }
+    }
+  }
+
+  async pin(name: SnapshotName, ttlSeconds: number): Promise<number> {
+    return this.#options.pins.pin(this.committed(name).id, ttlSeconds, 'user');
+  }
+
+  async unpin(pinId: number): Promise<void> {
+    await this.#options.pins.unpin(pinId);
+  }
+
+  /** The COMMITTED snapshot of that name; "not found" otherwise. */
+  committed(name: SnapshotName): SnapshotRecord {
+    const record = this.#find(name);
+    if (!record)
+      throw new CairnError('InvalidParameter', `snapshot not found[snapshot=${name.name.trim()}][collection=${name.collection}]`);
+    return record;
+  }
+
+  #find(request: SnapshotName): SnapshotRecord | undefined {
+    const name = checkSnapshotName(request.name);
+    const { state } = this.#options.store;
+    const { collection } = state.resolve(request.database, request.collection);
+    for (const record of state.snapshots.values()) {
+      if (record.collectionId === collection.id && record.name === name && record.state === SnapshotState.SNAPSHOT_COMMITTED) return record;
+    }
+    return undefined;
+  }
+
+  /** COMMITTED snapshots of a collection, of a database, or all; oldest first. */
+  list(request: ListSnapshotsRequest): SnapshotInfo[] {
+    const { state } = this.#options.store;
+    const only = request.collection === '' ? undefined : state.resolve(request.database, request.collection).collection.id;
+    const database = request.database === '' ? undefined : state.database(request.database).id;
+    return [...state.snapshots.values()]
+      .filter((record) => record.state === SnapshotState.SNAPSHOT_COMMITTED && (only === undefined || record.collectionId === only))
+      .filter(
+        (record) => database === undefined || only !== undefined || state.collections.get(record.collectionId)?.databaseId === database,
+      )
+      .sort((a, b) => a.ts - b.ts)
+      .map((record) => this.#describe(record));
+  }
+
+  describe(name: SnapshotName): SnapshotInfo {
+    return this.#describe(this.committed(name));
+  }
+
+  #describe(record: SnapshotRecord): SnapshotInfo {
+    const { store, objects, pins } = this.#options;
+    const definition = SnapshotDefinition.decode(record.definition);
+    const current = store.state.collections.get(record.collectionId) ?? definition.collection;
+    return {
+      id: record.id,
+      name: record.name,
+      description: record.description,
+      collectionId: record.collectionId,
+      collection: current?.name ?? '',
+      database: (current && store.state.databases.get(current.databaseId)?.name) ?? definition.databaseName,
+      partitions: definition.partitions.map((partition) => partition.name),
+      ts: record.ts,
+      location: `${objects.uri.replace(/\/$/, '')}/${record.metadataKey}`,
+      rows: record.rows,
+      bytes: record.bytes,
+      segments: record.segments,
+      pins: pins.of(record.id).length,
+      createdMs: record.createdMs,
+    };
+  }
+}
+
+/** Why it ended: what cancelled it, else its own error. */
+function reasonOf(signal: AbortSignal, error: unknown): CairnError {
+  return asCairnError(signal.aborted ? signal.reason : error);
+}
+
+/** `work`, or the reason of the abort when that comes first; the work is left to end by itself. */
+function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  if (signal.aborted) {
+    work.catch(() => undefined);
+    return Promise.reject(asCairnError(signal.reason));
+  }
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(asCairnError(signal.reason));
+    signal.addEventListener('abort', onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

@@ -1,0 +1,228 @@
+import { asCairnError, CairnError, type Logger, type Runtime, randomId } from '@cairn/base';
+import { keys } from '@cairn/catalog';
+import type { Leadership, MetaStore } from '@cairn/meta';
+import type { ObjectStore } from '@cairn/objects';
+import { LeaderRecord } from '@cairn/proto/cairn/meta';
+import type { Transport } from '@cairn/rpc';
+import type { WalStore } from '@cairn/wal';
+import { DEFAULT_DATABASE } from './catalog-state.ts';
+import { ChangePreparer } from './change-preparer.ts';
+import { ChannelAssigner } from './channel-assigner.ts';
+import { ControlApplier } from './control-applier.ts';
+import { ControlChannel } from './control-channel.ts';
+import { DropFollower } from './drop-follower.ts';
+import { IdPool } from './id-pool.ts';
+import { IndexBuilder } from './index-builder.ts';
+import { LeaderStore } from './leader-store.ts';
+import type { Term } from './leadership.ts';
+import { NodeDirectory } from './node-directory.ts';
+import { Periodic } from './periodic.ts';
+import { PinBoard } from './pin-board.ts';
+import { PrefixSweeper } from './prefix-sweeper.ts';
+import { RestoreManager } from './restore-manager.ts';
+import type { DataCoordSettings } from './settings.ts';
+import { SnapshotManager } from './snapshot-manager.ts';
+import { TaskRunner } from './task-runner.ts';
+import { TimestampOracle } from './timestamp-oracle.ts';
+
+/** What a coordinator is given; the same for all of its terms. */
+export interface DataCoordResources {
+  readonly meta: MetaStore;
+  readonly objects: ObjectStore;
+  readonly wal: WalStore;
+  readonly transport: Transport;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly settings: DataCoordSettings;
+  readonly nodeId: string;
+  readonly address: string;
+}
+
+/** Id of the database that every cluster has. */
+const DEFAULT_DATABASE_ID = 1;
+
+/** Everything that exists only while this node leads. Made anew for each leadership; nothing of it outlives the term. */
+export class LeaderTerm implements Term {
+  readonly over: Promise<string>;
+  readonly store: LeaderStore;
+  readonly oracle: TimestampOracle;
+  readonly ids: IdPool;
+  readonly nodes: NodeDirectory;
+  readonly channels: ChannelAssigner;
+  readonly applier: ControlApplier;
+  readonly pins: PinBoard;
+  readonly prefixes: PrefixSweeper;
+  readonly tasks: TaskRunner;
+  #control: ControlChannel | undefined;
+  #snapshots: SnapshotManager | undefined;
+  #restores: RestoreManager | undefined;
+  #indexes: IndexBuilder | undefined;
+  #epoch = 0;
+  #serving = false;
+  readonly #resources: DataCoordResources;
+  readonly #leadership: Leadership;
+  readonly #abort = new AbortController();
+  readonly #end: (reason: string) => void;
+
+  constructor(resources: DataCoordResources, leadership: Leadership) {
+    const over = Promise.withResolvers<string>();
+    this.over = over.promise;
+    this.#end = over.resolve;
+    this.#resources = resources;
+    this.#leadership = leadership;
+    const { meta, wal, transport, runtime, logger, settings, objects } = resources;
+    const stop = this.#abort.signal;
+    this.store = new LeaderStore(meta, leadership, runtime, logger, stop, (reason) =>
+      this.#fail(new CairnError('ServiceNotReady', reason)),
+    );
+    this.oracle = new TimestampOracle(this.store, leadership, runtime, logger);
+    this.ids = new IdPool(this.store);
+    this.nodes = new NodeDirectory(meta, runtime, logger, stop);
+    this.channels = new ChannelAssigner(this.store, wal, this.nodes, settings.channels, runtime, logger, stop);
+    this.applier = new ControlApplier(this.store, this.oracle, runtime, logger, settings);
+    this.pins = new PinBoard(this.store, this.ids, runtime);
+    this.prefixes = new PrefixSweeper(this.store, objects, runtime, logger, settings, stop);
+    this.tasks = new TaskRunner(this.nodes, transport, runtime, logger, settings, stop);
+  }
+
+  /** A part of the term, once it serves. */
+  get control(): ControlChannel {
+    return this.#part(this.#control);
+  }
+  get snapshots(): SnapshotManager {
+    return this.#part(this.#snapshots);
+  }
+  get restores(): RestoreManager {
+    return this.#part(this.#restores);
+  }
+  get indexes(): IndexBuilder {
+    return this.#part(this.#indexes);
+  }
+  get serving(): boolean {
+    return this.#serving && !this.#abort.signal.aborted;
+  }
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  #part<T>(part: T | undefined): T {
+    if (part === undefined) throw new CairnError('ServiceNotReady', 'the leading coordinator is starting');
+    return part;
+  }
+
+  async start(): Promise<void> {
+    try {
+      await this.#start();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { wal, runtime, logger, settings } = this.#resources;
+    const stop = this.#abort.signal;
+    this.#epoch = await this.#raiseEpoch();
+    await this.oracle.start();
+    await this.store.load();
+    await this.applier.load();
+    await this.nodes.start();
+    const preparer = new ChangePreparer(this.store.state, this.ids, this.channels, wal, runtime, settings);
+    const failed = (error: unknown) => this.#fail(error);
+    const control = new ControlChannel({
+      wal,
+      epoch: this.#epoch,
+      applier: this.applier,
+      preparer,
+      runtime,
+      logger,
+      settings,
+      stop,
+      failed,
+    });
+    await control.start();
+    await this.store.retrying(() => this.channels.start());
+    this.#control = control;
+    await this.#bootstrap(control);
+    const clusterId = await this.#clusterId();
+    const parts = { ...this.#resources, settings: { ...settings, clusterId }, store: this.store, ids: this.ids, control, stop };
+    this.#indexes = new IndexBuilder({ ...parts, tasks: this.tasks });
+    this.#snapshots = new SnapshotManager({ ...parts, channels: this.channels, pins: this.pins, prefixes: this.prefixes });
+    this.#restores = new RestoreManager({
+      ...parts,
+      applier: this.applier,
+      snapshots: this.#snapshots,
+      pins: this.pins,
+      prefixes: this.prefixes,
+      tasks: this.tasks,
+      epoch: this.#epoch,
+    });
+    const drops = new DropFollower(this.store, this.#snapshots, this.#restores, runtime, logger, settings, stop);
+    const { indexes, restores } = this;
+    this.applier.onApplied((change) => {
+      if (change.$case === 'dropCollection' || change.$case === 'dropPartition' || change.$case === 'dropIndex') drops.poke();
+      indexes.poke();
+    });
+    restores.onPublished(() => indexes.poke());
+    await this.#indexes.start();
+    this.#snapshots.resume();
+    this.#restores.resume();
+    drops.poke();
+    new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
+    this.#serving = true;
+  }
+
+  /** Raised in every term: the control channel is fenced with it, and tasks of earlier leaders are told apart by it. */
+  async #raiseEpoch(): Promise<number> {
+    const { nodeId, address } = this.#resources;
+    for (;;) {
+      const entry = await this.store.retrying(() => this.store.meta.get(keys.controlEpoch));
+      const epoch = (entry ? Number(Buffer.from(entry.value).toString()) : 0) + 1;
+      const revision = await this.store.commit({
+        if: [{ kind: 'modRevision', key: keys.controlEpoch, equals: entry?.modRevision ?? 0 }],
+        puts: [
+          { key: keys.controlEpoch, value: Buffer.from(epoch.toString()) },
+          { key: this.#leadership.key, value: LeaderRecord.encode({ nodeId, address, epoch }).finish(), lease: this.#leadership.lease.id },
+        ],
+      });
+      if (revision !== undefined) return epoch;
+    }
+  }
+
+  async #bootstrap(control: ControlChannel): Promise<void> {
+    if (this.store.state.hasDatabase(DEFAULT_DATABASE)) return;
+    const value = { name: DEFAULT_DATABASE, id: DEFAULT_DATABASE_ID, properties: [] };
+    await control.submit('bootstrap-default-database', { $case: 'createDatabase', value });
+  }
+
+  /** Identity of the catalog, made once; manifests carry it. */
+  async #clusterId(): Promise<string> {
+    const key = keys.clusterIdentity;
+    const entry = await this.store.retrying(() => this.store.meta.get(key));
+    if (entry) return Buffer.from(entry.value).toString();
+    const id = randomId(this.#resources.runtime);
+    await this.store.mustCommit({ if: [{ kind: 'missing', key }], puts: [{ key, value: Buffer.from(id) }] });
+    return id;
+  }
+
+  async #sweep(): Promise<void> {
+    await this.applier.sweepResults(await this.oracle.allocate(1));
+    await this.pins.sweep();
+    await this.snapshots.sweep();
+    await this.restores.sweep();
+    await this.prefixes.sweep();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#abort.signal.aborted) return;
+    this.#resources.logger.warn({ error, epoch: this.#epoch }, 'this term of the coordinator ends');
+    this.#end(asCairnError(error).message);
+    this.#abort.abort();
+  }
+
+  async stop(reason: string): Promise<void> {
+    this.#end(reason);
+    this.#serving = false;
+    this.#abort.abort();
+    this.oracle.stop();
+  }
+}
