@@ -21,7 +21,6 @@ const available = await serversAvailable();
 async function useAll({ meta, objects, wal }: Stores): Promise<void> {
   await Promise.all([meta.ping(), objects.ping(), wal.ping()]);
   const put: Op = { kind: 'put', key: 'a', value: new Uint8Array([1]) };
-  // biome-ignore lint/suspicious/noThenProperty: If/Then/Else is the store's own vocabulary.
   const { succeeded } = await meta.txn({ if: [{ kind: 'missing', key: 'a' }], then: [put] });
   expect(succeeded).toBe(true);
   await objects.put('a', new Uint8Array([2]));

@@ -46,7 +46,7 @@ export class DeltaLogs {
   /** The shard's logs as the catalog has them now. */
   async flushed(collectionId: number, vchannel: string): Promise<FlushedDeletes> {
     // The checkpoint first: logs that are added after it was read do no harm, a log that is missing below it would.
-    const shard = await this.#shard(collectionId, vchannel);
+    const shard = await this.shard(collectionId, vchannel);
     const logs: DeltaLogRecord[] = [];
     const published = new Map<string, boolean>();
     for await (const page of scan(this.#meta, keys.deltas(collectionId))) {
@@ -60,7 +60,8 @@ export class DeltaLogs {
     return { checkpoint: shard.checkpoint, logs };
   }
 
-  async #shard(collectionId: number, vchannel: string): Promise<ShardRecord> {
+  /** The shard's record; its checkpoint is where the log is needed from. */
+  async shard(collectionId: number, vchannel: string): Promise<ShardRecord> {
     for await (const page of scan(this.#meta, keys.shards(collectionId))) {
       for (const entry of page) {
         const shard = ShardRecord.decode(entry.value);

@@ -1,4 +1,4 @@
-import { CairnError, KeyedMutex, type Logger, mapLimit, type Runtime } from '@cairn/base';
+import { assert, CairnError, KeyedMutex, type Logger, mapLimit, type Runtime } from '@cairn/base';
 import type { IndexPool } from '@cairn/index';
 import type { ObjectStore } from '@cairn/objects';
 import type { SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
@@ -30,6 +30,9 @@ export interface ShardParts {
   readonly maxHistoryBytes: number;
 }
 
+/** Least time between two looks at the checkpoint for the sake of memory. */
+const TRIM_PAUSE_MS = 1000;
+
 /** Opens segments where libs/segment finds them. */
 export function segmentOpener(objects: ObjectStore, runtime: Runtime, cacheDir: string | undefined): SegmentOpener {
   return (record, schema) => openSegment({ objects, runtime, record, schema, cacheDir });
@@ -47,7 +50,7 @@ export class HeldShard {
   #collectionId = 0;
   #history = new DeleteHistory(0);
   #tail: DeleteTail | undefined;
-  #trimming = false;
+  #trimNotBefore = Number.NEGATIVE_INFINITY;
   #closed = false;
 
   constructor(vchannel: string, parts: ShardParts) {
@@ -68,6 +71,11 @@ export class HeldShard {
   /** Sequence up to which deletes are applied; 0 before the first load. */
   get appliedDeletes(): number {
     return this.#tail?.applied ?? 0;
+  }
+
+  /** Bytes of deletes that are kept for segments to come. */
+  get keptDeleteBytes(): number {
+    return this.#history.bytes;
   }
 
   /**
@@ -158,9 +166,11 @@ export class HeldShard {
       flushed = await this.#parts.deltaLogs.flushed(request.collectionId, this.vchannel);
     }
     if (opened.length > 0) await this.#parts.deltaLogs.apply(flushed.logs, opened);
-    if (this.#tail && this.#history.base > flushed.checkpoint) {
-      throw new CairnError('ChannelNotAvailable', `shard ${this.vchannel}: deletes were flushed while segments were loading; load again`);
-    }
+    // Whatever forgets takes its turn with loads.
+    assert(
+      !this.#tail || this.#history.base <= flushed.checkpoint,
+      `shard ${this.vchannel}: deletes between flushed and kept ones are missing`,
+    );
     const replaced: SegmentHolder[] = [];
     for (const holder of opened) {
       for (const entry of this.#history.after(flushed.checkpoint)) applyTo(holder, entry);
@@ -192,19 +202,21 @@ export class HeldShard {
   #applyAll(deletes: readonly TailDelete[]): void {
     for (const holder of this.#holders.values()) for (const entry of deletes) applyTo(holder, entry);
     this.#history.add(deletes);
-    if (this.#history.bytes > this.#parts.maxHistoryBytes && !this.#trimming) void this.#trimHistory();
+    if (this.#history.bytes > this.#parts.maxHistoryBytes && this.#parts.runtime.monotonic() >= this.#trimNotBefore)
+      void this.#trimHistory();
   }
 
   /** Forgets deletes that are in delta logs by now, when too many have gathered. */
   async #trimHistory(): Promise<void> {
-    this.#trimming = true;
+    const { deltaLogs, runtime, logger } = this.#parts;
+    this.#trimNotBefore = runtime.monotonic() + TRIM_PAUSE_MS;
     try {
-      const { checkpoint } = await this.#parts.deltaLogs.flushed(this.#collectionId, this.vchannel);
-      this.#history.forget(Math.min(checkpoint, this.appliedDeletes));
+      await this.#mutex.run('load', async () => {
+        const { checkpoint } = await deltaLogs.shard(this.#collectionId, this.vchannel);
+        this.#history.forget(Math.min(checkpoint, this.appliedDeletes));
+      });
     } catch (error) {
-      this.#parts.logger.warn({ vchannel: this.vchannel, error }, 'checkpoint could not be read; deletes are kept');
-    } finally {
-      this.#trimming = false;
+      logger.warn({ vchannel: this.vchannel, error }, 'checkpoint could not be read; deletes are kept');
     }
   }
 
