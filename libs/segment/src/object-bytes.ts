@@ -1,0 +1,70 @@
+import { assert, CairnError, checksum, type Runtime } from '@cairn/base';
+import type { ObjectInfo, ObjectStore } from '@cairn/objects';
+import type { ObjectRef } from '@cairn/proto/cairn/meta';
+
+/** Bytes whose checksum is computed in one stretch: about 2 ms. */
+const CHECKSUM_SLICE_BYTES = 8 * 1024 * 1024;
+
+/** Gives way to the event loop. */
+export async function pause(runtime: Runtime): Promise<void> {
+  await runtime.sleep(0);
+}
+
+/** CRC-32C of chunks back to back; with a runtime it gives way between slices. */
+export async function checksumOf(chunks: readonly Uint8Array[], runtime?: Runtime): Promise<number> {
+  let crc = 0;
+  let since = 0;
+  for (const chunk of chunks) {
+    for (let at = 0; at < chunk.byteLength; at += CHECKSUM_SLICE_BYTES) {
+      const slice = chunk.subarray(at, at + CHECKSUM_SLICE_BYTES);
+      crc = checksum(slice, crc);
+      since += slice.byteLength;
+      if (runtime === undefined || since < CHECKSUM_SLICE_BYTES) continue;
+      since = 0;
+      await pause(runtime);
+    }
+  }
+  return crc;
+}
+
+/** Writes an object and says how it must be found again: length, checksum, tag. */
+export async function putObject(
+  objects: ObjectStore,
+  key: string,
+  chunks: readonly Uint8Array[],
+  more: { readonly role: string; readonly fieldId?: number; readonly runtime?: Runtime },
+): Promise<ObjectRef> {
+  const size = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
+  const info: ObjectInfo = await objects.put(key, chunks);
+  assert(info.size === size, `object ${key}: ${size} bytes were put, the store says ${info.size}`);
+  const crc32c = info.crc32c ?? (await checksumOf(chunks, more.runtime));
+  return { key, size, crc32c, etag: info.etag, role: more.role, fieldId: more.fieldId ?? 0 };
+}
+
+/** Whole object, its length and checksum compared. ObjectNotFound, ObjectDamaged name the key. */
+export async function getObject(objects: ObjectStore, ref: ObjectRef, runtime?: Runtime): Promise<Uint8Array> {
+  const bytes = await objects.get(ref.key);
+  await verifyBytes(ref, bytes, runtime);
+  return bytes;
+}
+
+export async function verifyBytes(ref: ObjectRef, bytes: Uint8Array, runtime?: Runtime): Promise<void> {
+  if (bytes.byteLength !== ref.size)
+    throw new CairnError('ObjectDamaged', `object ${ref.key}: ${bytes.byteLength} bytes, expected ${ref.size}`);
+  const crc = await checksumOf([bytes], runtime);
+  if (crc !== ref.crc32c) throw new CairnError('ObjectDamaged', `object ${ref.key}: checksum ${hex(crc)}, expected ${hex(ref.crc32c)}`);
+}
+
+/** Runs `work` on an object's bytes; its errors name the object. */
+export function readingObject<T>(key: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof CairnError && error.message.includes(key)) throw error;
+    throw new CairnError('ObjectDamaged', `object ${key}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+function hex(crc: number): string {
+  return crc.toString(16).padStart(8, '0');
+}
