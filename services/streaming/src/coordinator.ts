@@ -1,0 +1,108 @@
+import { CairnError, isRetriable, type Runtime, retry } from '@cairn/base';
+import { keys } from '@cairn/catalog';
+import type { MetaStore } from '@cairn/meta';
+import { LeaderRecord } from '@cairn/proto/cairn/meta';
+import { DataCoordDefinition } from '@cairn/proto/cairn/services';
+import type { Client, Transport } from '@cairn/rpc';
+
+const FIRST_DELAY_MS = 5;
+const MAX_DELAY_MS = 500;
+/** Short, so that a leader that hangs does not hold up writes longer than its lease lives. */
+const CALL_TIMEOUT_MS = 3000;
+
+/** What a channel owner needs of DataCoord. */
+export interface StampSource {
+  /** First of `count` consecutive timestamps, all greater than any given out before. Waits while DataCoord fails over, until the signal. */
+  allocTimestamps(count: number, signal: AbortSignal): Promise<number>;
+  /** First of `count` consecutive ids. Waits like allocTimestamps. */
+  allocIds(count: number, signal: AbortSignal): Promise<number>;
+}
+
+/** DataCoord's leader, found by its record; a leader that does not answer is looked up again until the caller's signal aborts. */
+export class Coordinator implements StampSource {
+  readonly #meta: MetaStore;
+  readonly #transport: Transport;
+  readonly #runtime: Runtime;
+  #address: string | undefined;
+
+  constructor(meta: MetaStore, transport: Transport, runtime: Runtime) {
+    this.#meta = meta;
+    this.#transport = transport;
+    this.#runtime = runtime;
+  }
+
+  async allocTimestamps(count: number, signal: AbortSignal): Promise<number> {
+    return this.#call(signal, async (leader) => (await leader.allocTimestamps({ count }, { signal, timeoutMs: CALL_TIMEOUT_MS })).first);
+  }
+
+  async allocIds(count: number, signal: AbortSignal): Promise<number> {
+    return this.#call(signal, async (leader) => (await leader.allocIds({ count }, { signal, timeoutMs: CALL_TIMEOUT_MS })).first);
+  }
+
+  async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>) => Promise<T>): Promise<T> {
+    const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: FIRST_DELAY_MS, maxDelayMs: MAX_DELAY_MS, retriable: isRetriable };
+    return retry(
+      this.#runtime,
+      policy,
+      async () => {
+        const address = this.#address ?? (await this.#find());
+        try {
+          return await work(this.#transport.client(DataCoordDefinition, address));
+        } catch (error) {
+          this.#address = undefined;
+          throw error;
+        }
+      },
+      signal,
+    );
+  }
+
+  async #find(): Promise<string> {
+    const entry = await this.#meta.get(keys.leader);
+    if (!entry) throw new CairnError('ServiceNotReady', 'no DataCoord leads now');
+    this.#address = LeaderRecord.decode(entry.value).address;
+    return this.#address;
+  }
+}
+
+/** Ids taken from blocks, so that few writes wait for DataCoord. What is left of a block when the process ends is lost, never given twice. */
+export class IdReserve {
+  readonly #source: StampSource;
+  readonly #blockIds: number;
+  readonly #signal: AbortSignal;
+  #next = 0;
+  #end = 0;
+  #refill: Promise<void> | undefined;
+
+  constructor(source: StampSource, blockIds: number, signal: AbortSignal) {
+    this.#source = source;
+    this.#blockIds = blockIds;
+    this.#signal = signal;
+  }
+
+  /** First of `count` consecutive ids when the block holds that many. */
+  tryTake(count: number): number | undefined {
+    if (this.#end - this.#next < count) return undefined;
+    const first = this.#next;
+    this.#next += count;
+    return first;
+  }
+
+  async take(count: number): Promise<number> {
+    if (count > this.#blockIds) return this.#source.allocIds(count, this.#signal);
+    for (;;) {
+      const first = this.tryTake(count);
+      if (first !== undefined) return first;
+      this.#refill ??= this.#fill().finally(() => {
+        this.#refill = undefined;
+      });
+      await this.#refill;
+    }
+  }
+
+  async #fill(): Promise<void> {
+    const first = await this.#source.allocIds(this.#blockIds, this.#signal);
+    this.#next = first;
+    this.#end = first + this.#blockIds;
+  }
+}

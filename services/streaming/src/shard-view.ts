@@ -1,0 +1,348 @@
+import { asCairnError, CairnError, type Logger, type Runtime } from '@cairn/base';
+import type { SegmentRecord } from '@cairn/proto/cairn/meta';
+import { DataNodeDefinition, type LoadSegmentsRequest } from '@cairn/proto/cairn/services';
+import type { Transport } from '@cairn/rpc';
+import { encodeSchema } from '@cairn/schema';
+import type { StreamingCatalog } from './catalog-face.ts';
+import type { CollectionSegments } from './collection-segments.ts';
+import { type DataNodeInstance, placeSegment } from './placement.ts';
+import type { GrowingPart, Shard } from './shard.ts';
+
+/** Segments of one LoadSegments call. */
+const SEGMENTS_PER_LOAD = 64;
+const RETRY_FIRST_MS = 50;
+const RETRY_MAX_MS = 5000;
+
+/** Where one request reads: fixed at one instant, so that each row is in exactly one source. Released when the request is done. */
+export interface ReadView {
+  readonly growing: readonly GrowingPart[];
+  readonly holders: readonly { readonly node: DataNodeInstance; readonly segmentIds: readonly number[] }[];
+  release(): void;
+}
+
+interface Entry {
+  readonly record: SegmentRecord;
+  /** Who serves it. */
+  holder: DataNodeInstance | undefined;
+  /** What it was loaded with: schema version and index builds. */
+  loadedAs: string;
+}
+
+/** Something at a datanode that goes once no request that may use it is left. */
+interface Garbage {
+  readonly usedBy: Set<ReadView>;
+  readonly run: () => void;
+}
+
+export interface ShardViewOptions {
+  readonly shard: Shard;
+  readonly segments: CollectionSegments;
+  readonly catalog: StreamingCatalog;
+  readonly transport: Transport;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly loadTimeoutMs: number;
+  nodes(): readonly DataNodeInstance[];
+}
+
+/**
+ * Where the rows of a loaded shard are read: sealed segments on datanodes, the rest here. A sealed segment takes the place of its growing source only
+ * when a datanode serves it, in one step; what was replaced is released when no request uses it any more.
+ */
+export class ShardView {
+  readonly #options: ShardViewOptions;
+  readonly #entries = new Map<number, Entry>();
+  readonly #busy = new Set<string>();
+  readonly #delays = new Map<string, number>();
+  readonly #reads = new Set<ReadView>();
+  readonly #garbage = new Set<Garbage>();
+  readonly #over = new AbortController();
+  #partitions: ReadonlySet<number> = new Set();
+  #changed = Promise.withResolvers<void>();
+
+  constructor(options: ShardViewOptions) {
+    this.#options = options;
+    options.segments.ready.then(
+      () => this.reconcile(),
+      () => undefined,
+    );
+  }
+
+  /** Rows of sealed segments, and those of them that a datanode serves. */
+  get progress(): { sealedRows: number; loadedRows: number; complete: boolean } {
+    let sealedRows = 0;
+    let loadedRows = 0;
+    for (const { record, holder } of this.#entries.values()) {
+      sealedRows += record.rows;
+      if (holder) loadedRows += record.rows;
+    }
+    return {
+      sealedRows,
+      loadedRows,
+      complete: this.#options.segments.isReady && [...this.#entries.values()].every((entry) => this.#readable(entry)),
+    };
+  }
+
+  holders(): { segmentId: number; nodeId: string; rows: number }[] {
+    return [...this.#entries.values()].map(({ record, holder }) => ({
+      segmentId: record.id,
+      nodeId: holder?.nodeId ?? '',
+      rows: record.rows,
+    }));
+  }
+
+  /** Whether the partition is loaded and alive. */
+  hasPartition(partitionId: number): boolean {
+    return this.#partitions.has(partitionId);
+  }
+
+  /**
+   * The sources of one read, all of them: waits until every sealed segment has a living holder or its growing source. An empty list of partitions
+   * means all that are loaded. CollectionNotFullyLoaded (retriable) when the signal aborts first.
+   */
+  async acquire(partitionIds: readonly number[], signal: AbortSignal): Promise<ReadView> {
+    const wanted = partitionIds.length > 0 ? new Set(partitionIds) : this.#partitions;
+    for (;;) {
+      if (this.#over.signal.aborted) throw this.#over.signal.reason;
+      const missing = this.#missing(wanted);
+      if (missing === undefined) return this.#snapshot(partitionIds.length > 0 ? wanted : this.#partitions);
+      await this.#nextChange(signal, missing);
+    }
+  }
+
+  /** A datanode turned out not to hold what it should: the segments are loaded again. */
+  lost(node: DataNodeInstance, segmentIds: readonly number[]): void {
+    for (const id of segmentIds) {
+      const entry = this.#entries.get(id);
+      if (entry?.holder?.key === node.key) entry.holder = undefined;
+    }
+    this.reconcile();
+  }
+
+  /** Brings what is loaded where in line with segments, partitions, indexes and living nodes. Called at each change of any of them. */
+  reconcile(): void {
+    if (this.#over.signal.aborted || !this.#options.segments.isReady) return;
+    this.#takePartitions();
+    this.#takeSegments();
+    const nodes = this.#options.nodes();
+    const alive = new Set(nodes.map((node) => node.key));
+    const due = new Map<string, { node: DataNodeInstance; entries: Entry[] }>();
+    for (const entry of this.#entries.values()) {
+      if (entry.holder && !alive.has(entry.holder.key)) entry.holder = undefined;
+      const node = placeSegment(entry.record.id, nodes);
+      if (!node || (entry.holder?.key === node.key && entry.loadedAs === this.#form(entry.record.id))) continue;
+      const batch = due.get(node.key) ?? { node, entries: [] };
+      batch.entries.push(entry);
+      due.set(node.key, batch);
+    }
+    for (const { node, entries } of due.values()) {
+      if (!this.#busy.has(node.key)) void this.#load(node, entries.slice(0, SEGMENTS_PER_LOAD));
+    }
+    this.#notify();
+  }
+
+  /** The collection is released: datanodes let go of the shard once no request uses it. Resolves then. */
+  async close(reason: CairnError): Promise<void> {
+    const nodes = new Map<string, DataNodeInstance>();
+    for (const { holder } of this.#entries.values()) if (holder) nodes.set(holder.key, holder);
+    this.abandon(reason);
+    const idle = Promise.withResolvers<void>();
+    this.#discard(idle.resolve);
+    await idle.promise;
+    await Promise.all([...nodes.values()].map((node) => this.#release(node, [])));
+  }
+
+  /** The channel belongs to another node now: what is loaded stays for its view. */
+  abandon(reason: CairnError): void {
+    this.#over.abort(reason);
+    this.#notify();
+  }
+
+  // ---- what is read
+
+  #readable(entry: Entry): boolean {
+    return entry.holder !== undefined || this.#options.shard.retains(entry.record.id);
+  }
+
+  /** Why a read must wait; undefined: it need not. */
+  #missing(wanted: ReadonlySet<number>): string | undefined {
+    if (!this.#options.segments.isReady) return 'its segments are not listed yet';
+    for (const entry of this.#entries.values()) {
+      if (wanted.has(entry.record.partitionId) && !this.#readable(entry)) return `segment ${entry.record.id} is on no datanode yet`;
+    }
+    return undefined;
+  }
+
+  #snapshot(wanted: ReadonlySet<number>): ReadView {
+    const byNode = new Map<string, { node: DataNodeInstance; segmentIds: number[] }>();
+    for (const { record, holder } of this.#entries.values()) {
+      // Without a holder the growing source is still here.
+      if (!holder || !wanted.has(record.partitionId)) continue;
+      const group = byNode.get(holder.key) ?? { node: holder, segmentIds: [] };
+      group.segmentIds.push(record.id);
+      byNode.set(holder.key, group);
+    }
+    const growing = this.#options.shard.parts().filter((part) => wanted.has(part.partitionId) && this.#partitions.has(part.partitionId));
+    const view: ReadView = { growing, holders: [...byNode.values()], release: () => this.#done(view) };
+    this.#reads.add(view);
+    return view;
+  }
+
+  #done(view: ReadView): void {
+    this.#reads.delete(view);
+    for (const item of this.#garbage) {
+      item.usedBy.delete(view);
+      if (item.usedBy.size > 0) continue;
+      this.#garbage.delete(item);
+      item.run();
+    }
+  }
+
+  /** Runs once no request of now is left. */
+  #discard(run: () => void): void {
+    if (this.#reads.size === 0) return run();
+    this.#garbage.add({ usedBy: new Set(this.#reads), run });
+  }
+
+  #notify(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers<void>();
+  }
+
+  async #nextChange(signal: AbortSignal, why: string): Promise<void> {
+    const { shard } = this.#options;
+    const late = (): CairnError =>
+      new CairnError('CollectionNotFullyLoaded', `collection ${shard.collectionId} not fully loaded: ${shard.vchannel}, ${why}`);
+    if (signal.aborted) throw late();
+    const { promise, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(late());
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await Promise.race([this.#changed.promise, promise]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  // ---- what is loaded
+
+  #takePartitions(): void {
+    const { catalog, shard } = this.#options;
+    const load = catalog.load(shard.collectionId);
+    if (!load) return;
+    const alive = catalog.partitions(shard.collectionId).filter((partition) => partition.droppedTs === 0);
+    const loaded = load.partitionIds.length === 0 ? alive : alive.filter((partition) => load.partitionIds.includes(partition.id));
+    this.#partitions = new Set(loaded.map((partition) => partition.id));
+  }
+
+  #takeSegments(): void {
+    const { segments, shard } = this.#options;
+    const gone = new Map(this.#entries);
+    for (const record of segments.sealed(shard.index)) {
+      if (!this.#partitions.has(record.partitionId)) {
+        // Nobody will read it, so nobody will drop its source.
+        shard.drop(record.id);
+        continue;
+      }
+      gone.delete(record.id);
+      if (!this.#entries.has(record.id)) this.#entries.set(record.id, { record, holder: undefined, loadedAs: '' });
+    }
+    for (const [id, { holder }] of gone) {
+      this.#entries.delete(id);
+      shard.drop(id);
+      if (holder) this.#discard(() => void this.#release(holder, [id]));
+    }
+  }
+
+  /** What decides whether a loaded segment must be sent again. */
+  #form(segmentId: number): string {
+    const { catalog, segments, shard } = this.#options;
+    const live = new Set(catalog.indexes(shard.collectionId).flatMap((index) => (index.droppedTs === 0 ? [index.id] : [])));
+    const builds = segments.indexes(segmentId).filter((build) => live.has(build.indexId));
+    const version = catalog.collection(shard.collectionId)?.record.schemaVersion ?? 0;
+    return `${version}/${builds
+      .map((build) => build.buildId)
+      .sort((a, b) => a - b)
+      .join(',')}`;
+  }
+
+  async #load(node: DataNodeInstance, entries: readonly Entry[]): Promise<void> {
+    const { transport, loadTimeoutMs, logger, runtime, shard } = this.#options;
+    const request = this.#loadRequest(entries);
+    if (!request) return;
+    this.#busy.add(node.key);
+    const forms = entries.map((entry) => this.#form(entry.record.id));
+    try {
+      await transport
+        .client(DataNodeDefinition, node.address)
+        .loadSegments(request, { signal: this.#over.signal, timeoutMs: loadTimeoutMs });
+      this.#delays.delete(node.key);
+      entries.forEach((entry, at) => this.#loaded(node, entry, forms[at] ?? ''));
+    } catch (error) {
+      if (this.#over.signal.aborted) return;
+      const delay = Math.min(RETRY_MAX_MS, (this.#delays.get(node.key) ?? RETRY_FIRST_MS / 2) * 2);
+      this.#delays.set(node.key, delay);
+      logger.warn(
+        { vchannel: shard.vchannel, node: node.nodeId, segments: entries.map((entry) => entry.record.id), error: asCairnError(error) },
+        'segments could not be loaded, it is tried again',
+      );
+      await runtime.sleep(delay);
+    } finally {
+      this.#busy.delete(node.key);
+    }
+    this.reconcile();
+  }
+
+  #loadRequest(entries: readonly Entry[]): LoadSegmentsRequest | undefined {
+    const { catalog, segments, shard } = this.#options;
+    const collection = catalog.collection(shard.collectionId);
+    if (!collection) return undefined;
+    return {
+      vchannel: shard.vchannel,
+      collectionId: shard.collectionId,
+      schema: encodeSchema(collection.schema),
+      segments: entries.map((entry) => entry.record),
+      segmentIndexes: entries.flatMap((entry) => segments.indexes(entry.record.id)),
+      indexes: catalog.indexes(shard.collectionId).filter((index) => index.droppedTs === 0),
+      deltaLogs: segments.deltaLogs(shard.index),
+      channel: shard.record.channel,
+      checkpoint: shard.checkpoint,
+      deleteSequence: shard.lastDeleteSequence,
+    };
+  }
+
+  #loaded(node: DataNodeInstance, entry: Entry, form: string): void {
+    const { shard, nodes } = this.#options;
+    const { id } = entry.record;
+    const before = entry.holder;
+    if (this.#entries.get(id) !== entry) {
+      // Dropped meanwhile.
+      this.#discard(() => void this.#release(node, [id]));
+      return;
+    }
+    if (!nodes().some((living) => living.key === node.key)) return;
+    entry.holder = node;
+    entry.loadedAs = form;
+    shard.drop(id);
+    if (!before || before.key === node.key) return;
+    this.#discard(() => {
+      if (this.#entries.get(id)?.holder?.key !== before.key) void this.#release(before, [id]);
+    });
+  }
+
+  async #release(node: DataNodeInstance, segmentIds: readonly number[]): Promise<void> {
+    const { transport, shard, logger, nodes } = this.#options;
+    if (!nodes().some((living) => living.key === node.key)) return;
+    try {
+      await transport
+        .client(DataNodeDefinition, node.address)
+        .releaseSegments({ vchannel: shard.vchannel, segmentIds: [...segmentIds] }, {});
+    } catch (error) {
+      // It costs memory there, nothing else; a node that starts again is empty.
+      logger.warn(
+        { vchannel: shard.vchannel, node: node.nodeId, segmentIds, error: asCairnError(error) },
+        'a datanode did not release segments',
+      );
+    }
+  }
+}
