@@ -3,8 +3,7 @@ import { keys } from '@cairn/catalog';
 import { type MetaStore, scan } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { DeltaLogRecord, GroupRecord, ShardRecord } from '@cairn/proto/cairn/meta';
-import { sliceColumn, takeColumn } from '@cairn/schema';
-import { type Deletes, readDeltaLog, type SealedSegment } from '@cairn/segment';
+import { deletesAsOf, readDeltaLog, type SealedSegment, sliceDeletes } from '@cairn/segment';
 
 /** Deletes applied without a pause; some milliseconds. */
 const SLICE_ROWS = 4096;
@@ -33,11 +32,13 @@ export class DeltaLogs {
     for (const log of logs) {
       const touched = segments.filter((segment) => concerns(log, segment));
       if (touched.length === 0 || !log.object) continue;
-      const deletes = asOf(await readDeltaLog(this.#objects, log.object), log.asOf);
+      // A log of a snapshot may straddle its point in time, and its deletes are older than the commit_ts of the rows: original times decide.
+      const deletes = deletesAsOf(await readDeltaLog(this.#objects, log.object), log.asOf);
+      const original = log.asOf > 0;
       for (const { segment } of touched) {
         for (let at = 0; at < deletes.ts.length; at += SLICE_ROWS) {
           if (at > 0) await this.#runtime.sleep(0);
-          segment.applyDeletes(sliceDeletes(deletes, at, at + SLICE_ROWS));
+          segment.applyDeletes(sliceDeletes(deletes, at, Math.min(at + SLICE_ROWS, deletes.ts.length)), { original });
         }
       }
     }
@@ -87,25 +88,4 @@ export interface DeletableSegment {
 function concerns(log: DeltaLogRecord, { record }: DeletableSegment): boolean {
   const oldestRow = record.commitTs > 0 ? Math.min(record.minTs, record.commitTs) : record.minTs;
   return (log.partitionId === 0 || log.partitionId === record.partitionId) && log.maxTs > oldestRow;
-}
-
-/** Deletes at or before `asOf`; 0: all. A log of a snapshot may straddle its point in time. */
-function asOf(deletes: Deletes, limit: number): Deletes {
-  if (limit === 0 || deletes.ts.every((ts) => ts <= limit)) return deletes;
-  const rows = Int32Array.from(deletes.ts.keys()).filter((row) => deletes.ts[row] <= limit);
-  return {
-    keys: takeColumn(deletes.keys, rows),
-    ts: Float64Array.from(rows, (row) => deletes.ts[row]),
-    readTs: Float64Array.from(rows, (row) => deletes.readTs[row]),
-  };
-}
-
-function sliceDeletes(deletes: Deletes, start: number, end: number): Deletes {
-  const until = Math.min(end, deletes.ts.length);
-  if (start === 0 && until === deletes.ts.length) return deletes;
-  return {
-    keys: sliceColumn(deletes.keys, start, until),
-    ts: deletes.ts.subarray(start, until),
-    readTs: deletes.readTs.subarray(start, until),
-  };
 }
