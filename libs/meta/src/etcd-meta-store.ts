@@ -109,7 +109,8 @@ export class EtcdMetaStore implements MetaStore {
   }
 
   #key(key: string): Buffer {
-    return Buffer.from(this.#prefix + key);
+    // etcd takes no empty key; a zero byte is the first there can be.
+    return Buffer.from(this.#prefix + key || '\0');
   }
 
   #entry(kv: IKeyValue): MetaEntry {

@@ -16,6 +16,8 @@ export class TableWatch {
   #queue: WatchBatch[] = [];
   #queuedEvents = 0;
   #needsReset = true;
+  /** Revision of the last reset. */
+  #toldRevision = 0;
   #ended: { readonly error: CairnError | undefined } | undefined;
   #wake: (() => void) | undefined;
 
@@ -28,7 +30,8 @@ export class TableWatch {
 
   /** Called by the engine with the events of one committed transaction. */
   offer(events: readonly WatchEvent[], revision: number): void {
-    if (this.#needsReset) return;
+    // A table can show a commit a moment before it is published here: what a reset has told is not told again.
+    if (this.#needsReset || revision <= this.#toldRevision) return;
     const mine = events.filter((event) => (event.kind === 'put' ? event.entry.key : event.key).startsWith(this.#prefix));
     if (mine.length === 0) return;
     this.#queuedEvents += mine.length;
@@ -79,6 +82,7 @@ export class TableWatch {
     this.#queue = [];
     this.#queuedEvents = 0;
     const snapshot = this.#table.snapshot(this.#prefix);
+    this.#toldRevision = snapshot.revision;
     try {
       const entries: MetaEntry[] = [];
       for (;;) {
@@ -87,9 +91,6 @@ export class TableWatch {
         if (page.length < RESET_PAGE) break;
         await this.#runtime.sleep(0);
       }
-      // A durable table can show a commit a moment before it is published here: what the snapshot has is not told again.
-      this.#queue = this.#queue.filter((batch) => batch.revision > snapshot.revision);
-      this.#queuedEvents = this.#queue.reduce((sum, batch) => sum + (batch.kind === 'events' ? batch.events.length : 0), 0);
       return { kind: 'reset', entries, revision: snapshot.revision };
     } finally {
       snapshot.close();

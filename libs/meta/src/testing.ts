@@ -1,6 +1,9 @@
 import { CairnError, type Runtime } from '@cairn/base';
 import type { Lease, MetaEntry, MetaStore, RangeOptions, RangePage, Txn, TxnResult, WatchBatch } from './meta-store.ts';
 
+/** Before a watch that was cut comes back. */
+const RESUBSCRIBE_MS = 5;
+
 export type MetaMethod = 'get' | 'range' | 'txn' | 'grantLease' | 'revoke' | 'ping' | 'watch';
 
 /** What happens to a call: it waits first, it fails unseen by the store, or it succeeds and its answer is lost. */
@@ -70,6 +73,7 @@ export class FaultyMetaStore implements MetaStore {
         else if (fault) break;
         yield batch;
       }
+      if (!signal.aborted) await this.#runtime.sleep(RESUBSCRIBE_MS);
     }
   }
 

@@ -1,0 +1,138 @@
+import { SystemRuntime } from '@cairn/base';
+import { Etcd3 } from 'etcd3';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type EtcdServer, serversAvailable, startEtcd } from '../../../tests/support/servers.ts';
+import { EtcdMetaStore } from '../src/index.ts';
+import { metaStoreContract, WatchReader } from './contract.ts';
+
+const runtime = new SystemRuntime();
+const available = await serversAvailable('etcd');
+
+describe.skipIf(!available.ok)(`etcd ${available.reason}`, () => {
+  let server: EtcdServer;
+  beforeAll(async () => {
+    server = await startEtcd();
+  });
+  afterAll(async () => server?.stop());
+
+  metaStoreContract('etcd', async () => {
+    const store = new EtcdMetaStore({ endpoints: server.endpoints, prefix: 'contract/' }, runtime);
+    const other = new EtcdMetaStore({ endpoints: server.endpoints, prefix: 'contract/' }, runtime);
+    const raw = new Etcd3({ hosts: [...server.endpoints] });
+    return {
+      store,
+      other,
+      history: true,
+      loseLease: async (lease) => {
+        await raw.leaseClient.leaseRevoke({ ID: lease.id });
+      },
+      close: async () => {
+        await store.close();
+        await other.close();
+        raw.close();
+      },
+    };
+  });
+
+  describe('EtcdMetaStore', () => {
+    const put = (key: string, value: string) => ({ kind: 'put' as const, key, value: Buffer.from(value) });
+    const open = (prefix: string, callTimeoutMs = 5000) =>
+      new EtcdMetaStore({ endpoints: server.endpoints, prefix, callTimeoutMs }, runtime);
+    const compact = async () => {
+      const raw = new Etcd3({ hosts: [...server.endpoints] });
+      const { header } = await raw.kv.range({ key: Buffer.from('x') });
+      await raw.kv.compact({ revision: header.revision, physical: true });
+      raw.close();
+    };
+
+    test('a watch that was cut off while etcd restarted goes on with what happened meanwhile', async () => {
+      const store = open('cut/');
+      await store.txn({ then: [put('a', '1')] });
+      const reader = new WatchReader(store, '');
+      await reader.next();
+      await server.kill();
+      await server.restart();
+      const writer = open('cut/');
+      await writer.txn({ then: [put('b', '2')] });
+      await reader.until(() => reader.state.has('b'));
+      expect(reader.batches.filter((batch) => batch.kind === 'reset')).toHaveLength(1);
+      await reader.stop();
+      await Promise.all([store.close(), writer.close()]);
+    });
+
+    test('a watch whose place was compacted away is reset, and ends with the right state', async () => {
+      const store = open('compact/');
+      await store.txn({ then: [put('a', '1'), put('gone', '1')] });
+      const reader = new WatchReader(store, '');
+      await reader.next();
+      const next = reader.next();
+      await server.kill();
+      await server.restart();
+      // Written and compacted before the watch comes back: its next revision is no longer there. Should it be faster, that is fine too.
+      const writer = open('compact/');
+      for (let index = 0; index < 20; index++) await writer.txn({ then: [put('a', String(index)), put(`k${index}`, 'x')] });
+      await writer.txn({ then: [{ kind: 'delete', key: 'gone' }] });
+      await compact();
+      await next;
+      await reader.until(() => reader.state.get('a') === '19' && !reader.state.has('gone'));
+      expect(reader.state.size).toBe(21);
+      await reader.stop();
+      await Promise.all([store.close(), writer.close()]);
+    });
+
+    test('a range at a compacted revision says Unavailable', async () => {
+      const store = open('old/');
+      const { revision } = await store.txn({ then: [put('a', '1')] });
+      await store.txn({ then: [put('a', '2')] });
+      await compact();
+      await expect(store.range({ prefix: '', revision })).rejects.toMatchObject({ codeName: 'Unavailable' });
+      await store.close();
+    });
+
+    test('while etcd is down calls fail retriable within their deadline and leases end in time; all goes on when it is back', async () => {
+      const store = open('down/', 1000);
+      await store.txn({ then: [put('a', '1')] });
+      const lease = await store.grantLease(2000);
+      await server.kill();
+      const begin = runtime.monotonic();
+      for (const call of [
+        store.get('a'),
+        store.txn({ then: [put('a', '2')] }),
+        store.range({ prefix: '' }),
+        store.grantLease(2000),
+        store.ping(),
+      ]) {
+        await expect(call).rejects.toMatchObject({ codeName: 'StoreUnavailable', retriable: true });
+      }
+      expect(runtime.monotonic() - begin).toBeLessThan(3000);
+      if (!lease.lost.aborted) await new Promise((resolve) => lease.lost.addEventListener('abort', resolve));
+      expect(runtime.monotonic() - begin).toBeLessThan(2500);
+      await server.restart();
+      expect(Buffer.from((await store.get('a'))?.value ?? []).toString()).toBe('1');
+      await store.close();
+    });
+
+    test('a short outage of etcd does not cost a lease', async () => {
+      const store = open('short/');
+      const lease = await store.grantLease(6000);
+      await store.txn({ then: [{ ...put('a', '1'), lease: lease.id }] });
+      await server.kill();
+      await runtime.sleep(500);
+      await server.restart();
+      await runtime.sleep(7000);
+      expect(lease.lost.aborted).toBe(false);
+      expect(await store.get('a')).toBeDefined();
+      await lease.revoke();
+      await store.close();
+    });
+
+    test('an address where nothing listens: StoreUnavailable, not a hang', async () => {
+      const store = new EtcdMetaStore({ endpoints: ['127.0.0.1:1'], callTimeoutMs: 500 }, runtime);
+      const begin = runtime.monotonic();
+      await expect(store.get('a')).rejects.toMatchObject({ codeName: 'StoreUnavailable' });
+      await expect(store.txn({ then: [] })).rejects.toMatchObject({ codeName: 'StoreUnavailable' });
+      expect(runtime.monotonic() - begin).toBeLessThan(2000);
+      await store.close();
+    });
+  });
+});
