@@ -1,0 +1,55 @@
+import type { Change } from '../coordinator-client.ts';
+import type { Area } from '../milvus-methods.ts';
+import type { ProxyParts } from '../parts.ts';
+import type { RequestContext } from '../request-context.ts';
+import { OK } from '../status.ts';
+import { toPairs, toProperties, wireTimestamp } from './wire-forms.ts';
+
+type DatabaseMethods = 'createDatabase' | 'dropDatabase' | 'listDatabases' | 'alterDatabase' | 'describeDatabase';
+
+/** Databases: spaces of collection names. Here the request's own name counts, never the header. */
+export function databaseArea({ catalog, coordinator }: ProxyParts): Area<DatabaseMethods> {
+  const submit = async (context: RequestContext, change: Change) => {
+    const { revision } = await coordinator.submit(context, change);
+    await catalog.waitFor(revision);
+    return OK;
+  };
+  return {
+    createDatabase: (request, context) =>
+      submit(context, {
+        $case: 'createDatabase',
+        value: { name: request.dbName, id: 0, properties: toProperties(request.properties) },
+      }),
+
+    dropDatabase: (request, context) => submit(context, { $case: 'dropDatabase', value: { name: request.dbName } }),
+
+    listDatabases: async () => {
+      await catalog.sync();
+      const databases = catalog.databases();
+      return {
+        status: OK,
+        dbNames: databases.map((database) => database.name),
+        createdTimestamp: databases.map((database) => wireTimestamp(database.createdTs)),
+        dbIds: databases.map((database) => BigInt(database.id)),
+      };
+    },
+
+    alterDatabase: (request, context) =>
+      submit(context, {
+        $case: 'alterDatabase',
+        value: { name: context.database(request.dbName), properties: toProperties(request.properties), deleteKeys: request.deleteKeys },
+      }),
+
+    describeDatabase: async (request, context) => {
+      await catalog.sync();
+      const database = catalog.database(context.database(request.dbName));
+      return {
+        status: OK,
+        dbName: database.name,
+        dbID: BigInt(database.id),
+        createdTimestamp: wireTimestamp(database.createdTs),
+        properties: toPairs(database.properties),
+      };
+    },
+  };
+}

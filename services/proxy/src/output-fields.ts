@@ -1,0 +1,79 @@
+import { CairnError } from '@cairn/base';
+import {
+  type CollectionSchema,
+  type Column,
+  type ColumnBatch,
+  columnToRaw,
+  DYNAMIC_FIELD_NAME,
+  type Field,
+  nullColumn,
+} from '@cairn/schema';
+import type { ResultField } from './codec/field-data-encoder.ts';
+
+/** What a read gives back. */
+export interface OutputFields {
+  readonly fields: readonly Field[];
+  /** Keys to take out of the dynamic field; none with the dynamic field among `fields`: all. */
+  readonly dynamicKeys: readonly string[];
+  /** As the reply lists them: names of fields and dynamic keys, each once. */
+  readonly names: readonly string[];
+}
+
+/**
+ * Fields for the names that a request lists. `*` is every field, the dynamic one with all its keys included; a name that no field has is a key of
+ * the dynamic field where there is one. Structs, and paths into JSON fields, are not results.
+ */
+export function resolveOutputFields(schema: CollectionSchema, requested: readonly string[]): OutputFields {
+  const fields = new Map<number, Field>();
+  const names = new Set<string>();
+  const dynamicKeys = new Set<string>();
+  let allKeys = false;
+  const add = (field: Field): void => {
+    fields.set(field.id, field);
+    if (!(field.isDynamic && dynamicKeys.size > 0 && !allKeys)) names.add(field.name);
+  };
+  for (const raw of requested) {
+    const name = raw.trim();
+    if (name === '*') {
+      allKeys = schema.dynamicField !== undefined;
+      for (const field of schema.fields) if (!field.isFunctionOutput) add(field);
+      continue;
+    }
+    const field = schema.byName.get(name);
+    if (field) {
+      if (field.isFunctionOutput)
+        throw new CairnError('InvalidParameter', `not allowed to retrieve raw data of field ${name}`, { legacy: 1 });
+      if (field.isDynamic) allKeys = true;
+      add(field);
+    } else if (schema.dynamicField) {
+      const key = dynamicKey(name);
+      dynamicKeys.add(key);
+      names.add(key);
+      fields.set(schema.dynamicField.id, schema.dynamicField);
+    } else
+      throw new CairnError(
+        'InvalidParameter',
+        `field ${name} not exist: it is no field of collection ${schema.name}, whose dynamic field is off`,
+      );
+  }
+  return { fields: [...fields.values()], dynamicKeys: allKeys ? [] : [...dynamicKeys], names: [...names] };
+}
+
+/** `$meta["key"]` and `key` are the same. */
+function dynamicKey(name: string): string {
+  const match = /^\$meta\[(["'])(.*)\1\]$/.exec(name);
+  const key = match ? match[2] : name;
+  if (key === '' || key.length > 65_535)
+    throw new CairnError('InvalidParameter', `output field ${JSON.stringify(name.slice(0, 64))} is no name`);
+  return key;
+}
+
+/** The columns of a result as the wire has them. A column that no shard sent stands empty, but with its type: clients read it without a check. */
+export function resultFields(output: OutputFields, columns: ColumnBatch): ResultField[] {
+  return output.fields.map((field) => resultField(field, columns.columns.get(field.id) ?? nullColumn(field, columns.length)));
+}
+
+export function resultField(field: Field, column: Column): ResultField {
+  const raw = columnToRaw(field, column);
+  return { fieldId: field.id, raw: field.isDynamic ? { ...raw, name: DYNAMIC_FIELD_NAME, isDynamic: true } : raw };
+}

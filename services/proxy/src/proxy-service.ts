@@ -1,0 +1,143 @@
+import { asCairnError, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
+import type { CatalogView } from '@cairn/catalog';
+import type { MetaStore } from '@cairn/meta';
+import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { ClientTelemetryServiceDefinition, MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
+import { type CallContext, RpcServer, type Transport } from '@cairn/rpc';
+import { adminHandlers } from './areas/admin.ts';
+import { aliasArea } from './areas/alias.ts';
+import { collectionArea } from './areas/collection.ts';
+import { dataArea } from './areas/data.ts';
+import { databaseArea } from './areas/database.ts';
+import { flushArea } from './areas/flush.ts';
+import { indexArea } from './areas/index.ts';
+import { partitionArea } from './areas/partition.ts';
+import { readArea } from './areas/read.ts';
+import { snapshotArea } from './areas/snapshot.ts';
+import { systemArea } from './areas/system.ts';
+import { CoordinatorClient } from './coordinator-client.ts';
+import { failureReply, type MilvusHandlers, milvusCodecs, milvusMethods, RAW_UNIMPLEMENTED } from './milvus-methods.ts';
+import type { ProxyParts } from './parts.ts';
+import { ProxyCatalog } from './proxy-catalog.ts';
+import { RequestContext } from './request-context.ts';
+import { AutoIds, ReadTimestamps } from './sequences.ts';
+import { ShardOwners } from './shard-owners.ts';
+import { notSupported, OK, toStatus } from './status.ts';
+
+/** Requests that may wait for a free place, beyond those under way. */
+const WAITING_REQUESTS = 4_096;
+/** Time that requests under way have at stop, ms. */
+const STOP_GRACE_MS = 3_000;
+
+export interface ProxyOptions {
+  /** Started by whoever made it. */
+  readonly catalog: CatalogView;
+  readonly meta: MetaStore;
+  readonly transport: Transport;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly config: Config;
+}
+
+type AnyArea = Readonly<Record<string, ((request: never, context: RequestContext) => Promise<unknown>) | undefined>>;
+
+/** The public face: Milvus's service, its telemetry service and `cairn.admin.v1` on one port. Keeps no state that is not in the catalog. */
+export class ProxyService implements Service {
+  readonly name = 'proxy';
+  readonly #options: ProxyOptions;
+  readonly #parts: ProxyParts;
+  readonly #places: Semaphore;
+  readonly #stopping = new AbortController();
+  #server: RpcServer | undefined;
+  #port = 0;
+
+  constructor(options: ProxyOptions) {
+    this.#options = options;
+    const { catalog, meta, transport, runtime, config } = options;
+    const logger = options.logger.child({ part: 'proxy' });
+    const coordinator = new CoordinatorClient(meta, transport, runtime);
+    this.#parts = {
+      catalog: new ProxyCatalog(catalog),
+      coordinator,
+      owners: new ShardOwners(meta, transport, runtime, logger),
+      autoIds: new AutoIds(coordinator),
+      readTimestamps: new ReadTimestamps(coordinator, runtime, this.#stopping.signal),
+      runtime,
+      logger,
+      config,
+    };
+    this.#places = new Semaphore('proxy requests', config.proxy.maxConcurrentRequests, WAITING_REQUESTS);
+  }
+
+  /** Port that it listens on, once started. */
+  get port(): number {
+    return this.#port;
+  }
+
+  async start(): Promise<void> {
+    const { runtime, config } = this.#options;
+    await this.#parts.owners.start();
+    const server = new RpcServer(runtime, this.#parts.logger, {
+      maxReceiveBytes: config.rpc.maxMessageBytes,
+      onMalformed: (method, error) => failureReply(method, toStatus(error)),
+    });
+    server.add(MilvusServiceDefinition, this.handlers(), milvusCodecs);
+    server.add(ClientTelemetryServiceDefinition, {
+      clientHeartbeat: async () => ({ status: OK, serverTimestamp: BigInt(Math.floor(runtime.now())), commands: [] }),
+    });
+    server.add(AdminDefinition, adminHandlers(this.#parts));
+    this.#port = await server.listen(config.proxy.host, config.proxy.port);
+    this.#server = server;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server?.stop(STOP_GRACE_MS);
+    this.#stopping.abort();
+    await this.#parts.owners.stop();
+  }
+
+  /** The Milvus service: every method of it, built ones and those that say they are not. */
+  handlers(): MilvusHandlers {
+    const parts = this.#parts;
+    const built: AnyArea = {
+      ...systemArea(parts),
+      ...databaseArea(parts),
+      ...collectionArea(parts),
+      ...partitionArea(parts),
+      ...indexArea(parts),
+      ...aliasArea(parts),
+      ...dataArea(parts),
+      ...readArea(parts),
+      ...flushArea(parts),
+      ...snapshotArea(parts),
+    };
+    const handlers: Record<string, unknown> = {};
+    for (const [name, method] of Object.entries(milvusMethods)) {
+      if (RAW_UNIMPLEMENTED.has(name)) continue;
+      const work = built[name];
+      const answer = (request: never, call: CallContext): Promise<unknown> => this.#answer(name, work, request, call);
+      handlers[name] = method.responseStream
+        ? async function* (request: never, call: CallContext) {
+            yield await answer(request, call);
+          }
+        : answer;
+    }
+    return handlers as unknown as MilvusHandlers;
+  }
+
+  /** Runs one request; whatever it throws becomes the Status of its reply. */
+  async #answer(name: string, work: AnyArea[string], request: never, call: CallContext): Promise<unknown> {
+    const method = milvusMethods[name];
+    try {
+      if (!work) throw notSupported(method.name);
+      const context = new RequestContext(call, this.#options.runtime, this.#options.config.proxy.requestTimeoutMs);
+      return await this.#places.run(() => work(request, context));
+    } catch (thrown) {
+      const error = asCairnError(thrown);
+      if (error.codeName === 'Unexpected' || error.codeName === 'Internal') {
+        this.#parts.logger.error({ method: method.name, error: thrown }, 'request failed unexpectedly');
+      }
+      return failureReply(method, toStatus(error));
+    }
+  }
+}

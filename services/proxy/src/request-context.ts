@@ -1,0 +1,45 @@
+import { CairnError, type Runtime, randomId } from '@cairn/base';
+import type { CallContext } from '@cairn/rpc';
+
+/** Database of a request that names none. */
+export const DEFAULT_DATABASE = 'default';
+/** Kept back from the caller's deadline, so that our own error arrives before its gRPC library gives up. */
+const ANSWER_MARGIN_MS = 200;
+const MAX_IDEMPOTENCY_KEY_LENGTH = 128;
+
+/** One public request: where it goes, under which id its effects are known, and how long it may take. */
+export class RequestContext {
+  readonly signal: AbortSignal;
+  /** The client's `idempotency-key`, or a fresh one. Retries inside the proxy keep it, so that nothing happens twice. */
+  readonly requestId: string;
+  readonly #metadata: ReadonlyMap<string, string>;
+  readonly #runtime: Runtime;
+  readonly #until: number;
+
+  constructor(call: CallContext, runtime: Runtime, defaultTimeoutMs: number) {
+    this.signal = call.signal;
+    this.#metadata = call.metadata;
+    this.#runtime = runtime;
+    const remaining = call.remaining();
+    const allowed = Number.isFinite(remaining) ? remaining - Math.min(ANSWER_MARGIN_MS, remaining / 10) : defaultTimeoutMs;
+    this.#until = runtime.monotonic() + allowed;
+    const key = call.metadata.get('idempotency-key') ?? '';
+    if (key.length > MAX_IDEMPOTENCY_KEY_LENGTH) {
+      throw new CairnError(
+        'InvalidParameter',
+        `idempotency-key has ${key.length} characters, at most ${MAX_IDEMPOTENCY_KEY_LENGTH} are allowed`,
+      );
+    }
+    this.requestId = key === '' ? randomId(runtime) : `client-${key}`;
+  }
+
+  /** ms that are left for work. */
+  remaining(): number {
+    return Math.max(0, this.#until - this.#runtime.monotonic());
+  }
+
+  /** The database that a request means: its own field, else the `dbname` header, else `default`. SDKs usually send only the header. */
+  database(dbName: string): string {
+    return dbName || this.#metadata.get('dbname') || DEFAULT_DATABASE;
+  }
+}

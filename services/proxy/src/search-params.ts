@@ -1,0 +1,154 @@
+import { CairnError } from '@cairn/base';
+import type { KeyValuePair } from '@cairn/proto/milvus/common';
+
+/** What a search asks for beside its vectors and filter. */
+export interface SearchParams {
+  /** Empty: the only vector field. */
+  readonly annsField: string;
+  readonly limit: number;
+  readonly offset: number;
+  /** Empty: the index's. */
+  readonly metric: string;
+  /** Digits of scores after the point; -1: all. */
+  readonly roundDecimal: number;
+  readonly ignoreGrowing: boolean;
+  readonly groupByField: string;
+  readonly groupSize: number;
+  readonly strictGroupSize: boolean;
+  /** Parameters of the index (ef, nprobe, radius, range_filter, …). */
+  readonly index: Readonly<Record<string, unknown>>;
+}
+
+export interface SearchLimits {
+  readonly maxTopK: number;
+}
+
+/** Keys that are not the index's. */
+const CONTROL_KEYS = new Set([
+  'anns_field',
+  'params',
+  'topk',
+  'limit',
+  'offset',
+  'metric_type',
+  'round_decimal',
+  'ignore_growing',
+  'group_by_field',
+  'group_size',
+  'strict_group_size',
+  'hints',
+  'iterator',
+  'collection_id',
+  'search_iter_v2',
+  'search_iter_batch_size',
+  'search_iter_id',
+  'search_iter_last_bound',
+  'guarantee_timestamp',
+  'consistency_level',
+  'timezone',
+]);
+const MAX_ROUND_DECIMAL = 6;
+
+/** Reads key-value pairs; parameters inside the JSON text `params` and flattened beside it mean the same, the flattened ones win. */
+export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchLimits): SearchParams {
+  const values = new Map(pairs.map(({ key, value }) => [key, value]));
+  const inner = parseObject(values.get('params') ?? '');
+  const index: Record<string, unknown> = {};
+  for (const [key, value] of [...Object.entries(inner), ...[...values].map(([key, value]) => [key, scalar(value)] as const)]) {
+    if (!CONTROL_KEYS.has(key)) index[key] = value;
+  }
+  const limitText = values.get('topk') ?? values.get('limit');
+  if (limitText === undefined) throw new CairnError('InvalidParameter', 'topk not found in search_params');
+  const limit = integer('topk', limitText);
+  const offset = integer('offset', values.get('offset') ?? textOf(inner['offset']) ?? '0');
+  if (limit < 1 || limit > limits.maxTopK) {
+    throw new CairnError('InvalidParameter', `topk [${limit}] is invalid, it should be in range [1, ${limits.maxTopK}]`);
+  }
+  if (offset < 0 || limit + offset > limits.maxTopK) {
+    throw new CairnError(
+      'InvalidParameter',
+      `(offset+limit) [${offset + limit}] is invalid, it should be in range [1, ${limits.maxTopK}], got offset ${offset} and limit ${limit}`,
+    );
+  }
+  const roundDecimal = integer('round_decimal', values.get('round_decimal') ?? '-1');
+  if (roundDecimal < -1 || roundDecimal > MAX_ROUND_DECIMAL) {
+    throw new CairnError(
+      'InvalidParameter',
+      `round_decimal [${roundDecimal}] is invalid, it should be -1 or an integer in range [0, ${MAX_ROUND_DECIMAL}]`,
+    );
+  }
+  return {
+    annsField: values.get('anns_field') ?? '',
+    limit,
+    offset,
+    metric: (values.get('metric_type') || textOf(inner['metric_type']) || '').toUpperCase(),
+    roundDecimal,
+    ignoreGrowing: flag(values.get('ignore_growing') ?? textOf(inner['ignore_growing'])),
+    groupByField: values.get('group_by_field') ?? '',
+    groupSize: Math.max(1, integer('group_size', values.get('group_size') ?? '1')),
+    strictGroupSize: flag(values.get('strict_group_size')),
+    index,
+  };
+}
+
+/** `limit` and `offset` of a query; undefined: not sent. */
+export interface QueryParams {
+  readonly limit: number | undefined;
+  readonly offset: number;
+  readonly ignoreGrowing: boolean;
+}
+
+/** Parts of a query that change its answer and are not built. */
+const UNSUPPORTED_QUERY_KEYS = ['group_by_fields', 'order_by_fields', 'order_by'];
+
+export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLimits): QueryParams {
+  const values = new Map(pairs.map(({ key, value }) => [key, value]));
+  const unsupported = UNSUPPORTED_QUERY_KEYS.find((key) => (values.get(key) ?? '') !== '');
+  if (unsupported) throw new CairnError('NotSupported', `not supported: ${unsupported} in Query`);
+  const limitText = values.get('limit');
+  const offset = integer('offset', values.get('offset') ?? '0');
+  // -1 stands for "no limit" in some SDKs.
+  const limit = limitText === undefined || limitText === '-1' ? undefined : integer('limit', limitText);
+  if (limit !== undefined && (limit < 1 || limit > limits.maxTopK)) {
+    throw new CairnError('InvalidParameter', `limit [${limit}] is invalid, it should be in range [1, ${limits.maxTopK}]`);
+  }
+  if (offset < 0 || (limit ?? 0) + offset > limits.maxTopK) {
+    throw new CairnError(
+      'InvalidParameter',
+      `(offset+limit) [${offset + (limit ?? 0)}] is invalid, it should be in range [1, ${limits.maxTopK}], got offset ${offset}`,
+    );
+  }
+  if (offset > 0 && limit === undefined) throw new CairnError('InvalidParameter', `offset [${offset}] needs a limit`);
+  return { limit, offset, ignoreGrowing: flag(values.get('ignore_growing')) };
+}
+
+export function parseObject(text: string): Record<string, unknown> {
+  if (text === '') return {};
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) return parsed as Record<string, unknown>;
+  } catch {
+    // Reported below, with the text.
+  }
+  throw new CairnError('InvalidParameter', `search params are not a JSON object: ${text.slice(0, 200)}`);
+}
+
+function integer(name: string, text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isSafeInteger(value))
+    throw new CairnError('InvalidParameter', `${name} [${text}] is invalid, it should be an integer`);
+  return value;
+}
+
+function flag(text: string | undefined): boolean {
+  return text?.toLowerCase() === 'true';
+}
+
+function scalar(text: string): unknown {
+  if (/^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) return Number(text);
+  return text === 'true' ? true : text === 'false' ? false : text;
+}
+
+function textOf(value: unknown): string | undefined {
+  return value === undefined || value === null ? undefined : String(value);
+}

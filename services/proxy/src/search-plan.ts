@@ -1,0 +1,99 @@
+import { CairnError } from '@cairn/base';
+import { type Expr, parseFilter, serializeExpr } from '@cairn/expr';
+import type { IndexRecord, Shard } from '@cairn/proto/cairn/meta';
+import type { SearchPlan } from '@cairn/proto/cairn/services';
+import type { KeyValuePair } from '@cairn/proto/milvus/common';
+import type { TemplateValue } from '@cairn/proto/milvus/schema';
+import type { Field } from '@cairn/schema';
+import { decodePlaceholderGroup } from './codec/placeholder-group.ts';
+import { type OutputFields, resolveOutputFields } from './output-fields.ts';
+import type { ProxyParts } from './parts.ts';
+import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
+import { shardsFor } from './read-scope.ts';
+import { readSearchParams, type SearchParams } from './search-params.ts';
+import { templateValues } from './templates.ts';
+
+/** A search as one field, one metric, one filter; what the shards run and how their parts are put together. */
+export interface PlannedSearch {
+  readonly entry: CollectionEntry;
+  readonly shards: readonly Shard[];
+  readonly plan: SearchPlan;
+  readonly params: SearchParams;
+  readonly output: OutputFields;
+  readonly groupBy: Field | undefined;
+}
+
+export interface SearchInput {
+  readonly filter: string;
+  readonly templates: Readonly<Record<string, TemplateValue>>;
+  readonly placeholderGroup: Uint8Array;
+  readonly searchParams: readonly KeyValuePair[];
+  readonly outputFields: readonly string[];
+}
+
+/** InvalidParameter for whatever of the request does not fit the collection. */
+export function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): PlannedSearch {
+  const { limits } = parts.config;
+  const { schema } = entry;
+  const params = readSearchParams(input.searchParams, limits);
+  const field = searchedField(entry, params.annsField);
+  const metric = metricOf(entry, field, parts.catalog.indexesOf(entry.record.id), params.metric);
+  const { nq, bytes } = decodePlaceholderGroup(input.placeholderGroup, field, limits);
+  const expr: Expr = parseFilter(input.filter, schema, templateValues(input.templates));
+  const output = resolveOutputFields(schema, input.outputFields);
+  const groupBy = params.groupByField === '' ? undefined : fieldNamed(schema, params.groupByField);
+  if (groupBy && params.offset > 0 && params.groupSize > 1)
+    throw new CairnError('NotSupported', 'not supported: offset together with group_size above 1');
+  const plan: SearchPlan = {
+    fieldId: field.id,
+    metric,
+    nq,
+    topK: params.limit + params.offset,
+    queries: bytes,
+    filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
+    outputFieldIds: output.fields.map((column) => column.id),
+    dynamicKeys: [...output.dynamicKeys],
+    params: JSON.stringify(params.index),
+    groupByFieldId: groupBy?.id ?? 0,
+    groupSize: groupBy ? params.groupSize : 0,
+    strictGroupSize: params.strictGroupSize,
+  };
+  return { entry, shards: shardsFor(entry, expr), plan, params, output, groupBy };
+}
+
+function searchedField({ schema, record }: CollectionEntry, name: string): Field {
+  if (name !== '') {
+    const field = schema.byName.get(name);
+    if (!field)
+      throw new CairnError(
+        'InvalidParameter',
+        `failed to get field schema by name: field not found[field=${name}][collection=${record.name}]`,
+      );
+    if (!schema.vectorFields.includes(field))
+      throw new CairnError('InvalidParameter', `field ${name} of collection ${record.name} is not a vector field: it cannot be searched`);
+    return field;
+  }
+  const [only, ...others] = schema.vectorFields;
+  if (others.length > 0)
+    throw new CairnError(
+      'InvalidParameter',
+      `multiple anns_fields exist in collection ${record.name}, please specify a anns_field in search_params`,
+    );
+  return only;
+}
+
+/** The metric that the field's index was built for; another one in the request is refused, as graph and scores would not fit. */
+function metricOf({ record }: CollectionEntry, field: Field, indexes: readonly IndexRecord[], asked: string): string {
+  const index = indexes.find((candidate) => candidate.fieldId === field.id);
+  const built = index?.indexParams.find(({ key }) => key === 'metric_type')?.value ?? '';
+  if (built !== '' && asked !== '' && asked !== built) {
+    throw new CairnError('InvalidParameter', `metric type not match: invalid parameter[expected=${built}][actual=${asked}]`);
+  }
+  const metric = built || asked;
+  if (metric === '')
+    throw new CairnError(
+      'IndexNotFound',
+      `index not found[collection=${record.name}][field=${field.name}]: no metric is known for the search`,
+    );
+  return metric;
+}

@@ -1,0 +1,68 @@
+import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
+import { makeBatch, takeBatch } from '@cairn/schema';
+import type { ProxyParts } from './parts.ts';
+import type { RequestContext } from './request-context.ts';
+import type { PlannedSearch } from './search-plan.ts';
+
+export interface SearchOutcome {
+  readonly hits: SearchHits;
+  /** Largest read timestamp of the shards. */
+  readonly ts: number;
+}
+
+/** Asks every shard and merges; all or nothing, a shard that cannot answer fails the search. */
+export async function runSearch(
+  parts: ProxyParts,
+  context: RequestContext,
+  search: PlannedSearch,
+  scope: { readonly partitionIds: readonly number[]; readonly guaranteeTs: number },
+): Promise<SearchOutcome> {
+  const { entry, plan, params, groupBy } = search;
+  const results = await Promise.all(
+    search.shards.map((shard) => {
+      const request = {
+        scope: {
+          vchannel: shard.vchannel,
+          collectionId: entry.record.id,
+          partitionIds: [...scope.partitionIds],
+          guaranteeTs: scope.guaranteeTs,
+          readTs: 0,
+          ignoreGrowing: params.ignoreGrowing,
+        },
+        plan,
+      };
+      return parts.owners.call(context, shard, (owner, options) => owner.search(request, options));
+    }),
+  );
+  const merged = mergeHits(results.map(decodeSearchResult), {
+    metric: plan.metric,
+    nq: plan.nq,
+    k: plan.topK,
+    pkField: entry.schema.primaryKey,
+    ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
+  });
+  const ts = Math.max(0, ...results.map((result) => result.ts));
+  return { hits: rounded(afterOffset(merged, params.offset), params.roundDecimal), ts };
+}
+
+/** Drops the first `offset` hits of each query. */
+export function afterOffset(hits: SearchHits, offset: number): SearchHits {
+  if (offset === 0) return hits;
+  const rows: number[] = [];
+  const counts: number[] = [];
+  let start = 0;
+  for (const count of hits.counts) {
+    for (let row = start + offset; row < start + count; row++) rows.push(row);
+    counts.push(Math.max(0, count - offset));
+    start += count;
+  }
+  const kept = Int32Array.from(rows);
+  const columns = hits.columns.columns.size > 0 ? takeBatch(hits.columns, kept) : makeBatch([]);
+  return { ...hits, counts, scores: Float32Array.from(kept, (row) => hits.scores[row]), columns };
+}
+
+export function rounded(hits: SearchHits, digits: number): SearchHits {
+  if (digits < 0) return hits;
+  const factor = 10 ** digits;
+  return { ...hits, scores: hits.scores.map((score) => Math.round(score * factor) / factor) };
+}
