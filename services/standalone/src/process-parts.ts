@@ -13,6 +13,8 @@ export interface ProcessParts {
   readonly meta: MetaStore;
   readonly objects: ObjectStore;
   readonly wal: WalStore;
+  /** Closes the stores; those that use them have stopped. */
+  close(): Promise<void>;
 }
 
 const WAIT_FIRST_MS = 100;
@@ -24,12 +26,12 @@ export async function openProcess(role: string, config: Config, signal: AbortSig
   const runtime = new SystemRuntime();
   const nodeId = config.node.id || `${role}-${randomId(runtime).slice(0, NODE_ID_LENGTH)}`;
   const logger = createLogger({ level: config.log.level, ...(logMixin ? { mixin: logMixin } : {}) }).child({ role, node: nodeId });
-  const { meta, objects, wal } = await openStores(config, runtime, logger);
+  const { meta, objects, wal, close } = await openStores(config, runtime, logger, signal);
   await waitFor('metadata store', meta, runtime, logger, signal);
   await waitFor('write-ahead log', wal, runtime, logger, signal);
   await waitFor('object store', objects, runtime, logger, signal);
   for (const problem of await wal.check()) logger.warn({ problem }, 'the write-ahead log is not as durable as it should be');
-  return { config, runtime, logger, nodeId, meta, objects, wal };
+  return { config, runtime, logger, nodeId, meta, objects, wal, close };
 }
 
 async function waitFor(what: string, store: { ping(): Promise<void> }, runtime: Runtime, logger: Logger, signal: AbortSignal): Promise<void> {
@@ -42,9 +44,4 @@ async function waitFor(what: string, store: { ping(): Promise<void> }, runtime: 
       await runtime.sleep(delay, signal);
     }
   }
-}
-
-export async function closeStores(parts: ProcessParts): Promise<void> {
-  await Promise.allSettled([parts.wal.close(), parts.objects.close()]);
-  await parts.meta.close();
 }
