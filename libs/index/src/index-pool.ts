@@ -1,49 +1,197 @@
-import { CairnError, type Runtime, type Service } from '@cairn/base';
-import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex } from './search-types.ts';
+import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
+import { concatHits } from './hit-list.ts';
+import { readTrailer } from './index-file.ts';
+import { isGraph } from './index-params.ts';
+import { checkRange, metricOf } from './metric.ts';
+import { routeOf } from './search-cost.ts';
+import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
+import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
+import { WorkerGroup } from './worker-group.ts';
 
 export interface IndexPoolOptions {
   readonly runtime: Runtime;
-  /** Worker threads; ignored under `runtime.inline`. */
+  /** Worker threads for searches; ignored under `runtime.inline`. */
   readonly threads: number;
-  /** Requests that may wait for a worker; one more is TooManyRequests. */
+  /** Tasks that may wait for a worker; one more is TooManyRequests. */
   readonly queueLimit?: number;
   /** Index files that one worker keeps mapped. */
   readonly openLimit?: number;
+  /** Threads of one index build; builds run one after another, beside the search workers. */
+  readonly buildThreads?: number;
+  /** Builds that may wait. */
+  readonly buildQueueLimit?: number;
 }
 
-/** Vector work in worker threads: building, graph search, exact search. One per process. */
+/** Queries that are worth a worker of their own when a request brings several. */
+const QUERIES_PER_PART = 8;
+
+/** Vector work in worker threads: building, graph search, exact search. One per process. Under `runtime.inline` everything runs at the call. */
 export class IndexPool implements Service {
   readonly name = 'index-pool';
-  readonly options: IndexPoolOptions;
+  readonly #workers: WorkerGroup | undefined;
+  readonly #inline: VectorEngine;
+  readonly #builds: Semaphore;
+  readonly #threads: number;
+  readonly #buildThreads: number;
+  readonly #builders = new Set<WorkerGroup>();
 
   constructor(options: IndexPoolOptions) {
-    this.options = options;
+    const openLimit = options.openLimit ?? 512;
+    this.#threads = Math.max(1, options.threads);
+    this.#buildThreads = options.buildThreads ?? this.#threads;
+    this.#inline = new VectorEngine(openLimit);
+    this.#workers = options.runtime.inline ? undefined : new WorkerGroup(this.#threads, options.queueLimit ?? 10_000, openLimit);
+    this.#builds = new Semaphore('index builds', 1, options.buildQueueLimit ?? 1_000);
   }
 
   async start(): Promise<void> {}
 
-  async stop(): Promise<void> {}
-
-  /** Builds an index into a file. */
-  async build(_request: BuildRequest): Promise<BuiltIndex> {
-    throw new CairnError('NotSupported', 'not supported: building an index');
+  async stop(): Promise<void> {
+    await Promise.all([this.#workers, ...this.#builders].map((group) => group?.stop()));
   }
 
-  /** Opens an index file that `build` wrote; ObjectDamaged when it is not one. */
-  async open(_path: string): Promise<OpenIndex> {
-    throw new CairnError('NotSupported', 'not supported: opening an index');
+  /** Builds an index into a file. A worker of its own does it and ends with it, so that the native memory is given back at once. */
+  async build(request: BuildRequest): Promise<BuiltIndex> {
+    return this.#builds.run(async () => {
+      const task: EngineTask = { op: 'build', ...request, threads: this.#workers ? this.#buildThreads : 1 };
+      const trailer = this.#workers ? await this.#runBuilder(task) : await this.#inline.run(task);
+      if (!trailer.trailer) throw new CairnError('Internal', `building ${request.path} gave no trailer`);
+      const { indexType, metric, params, rows } = trailer.trailer;
+      return { indexType, metric, params, rows, path: request.path };
+    });
   }
 
-  /** Best rows by the index, filtered. */
-  async search(_index: OpenIndex, _query: IndexQuery): Promise<IndexHits> {
-    throw new CairnError('NotSupported', 'not supported: searching an index');
+  async #runBuilder(task: EngineTask): Promise<EngineResult> {
+    const builder = new WorkerGroup(1, 1, 1);
+    this.#builders.add(builder);
+    try {
+      return await builder.run(task);
+    } finally {
+      this.#builders.delete(builder);
+      await builder.stop();
+    }
+  }
+
+  /** Opens an index file that `build` wrote; ObjectDamaged when it is not one. Workers map it when they first search it. */
+  async open(path: string): Promise<OpenIndex> {
+    const { indexType, metric, params, rows } = readTrailer(path);
+    return { indexType, metric, params, rows, path };
+  }
+
+  /** Best rows by the index, filtered; by looking at every match where that is cheaper or the graph does not find enough. */
+  async search(index: OpenIndex, query: IndexQuery): Promise<IndexHits> {
+    check(query, index.metric);
+    const exact = async (nq: number, queries: Uint8Array): Promise<IndexHits> =>
+      this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
+    if (!isGraph(index)) return exact(query.nq, query.queries);
+    const route = routeOf(query, index.rows, query.queries.length / query.nq / 4);
+    if (route.kind === 'nothing') return emptyHits(query.nq);
+    if (route.kind === 'exact') return exact(query.nq, query.queries);
+    const parts = await Promise.all(
+      this.#parts(query).map(async (part) => {
+        const { k, range } = query;
+        const filter = query.filter && owned(query.filter);
+        const { breadth, maxBreadth } = route;
+        const result = await this.#run({ op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth });
+        const hits = hitsOf(result);
+        const unfinished = result.unfinished ?? [];
+        if (unfinished.length === 0) return hits;
+        const rest = await exact(unfinished.length, chosen(part, unfinished));
+        return replaceHits(hits, unfinished, rest);
+      }),
+    );
+    return concatHits(parts);
   }
 
   /** Best rows by looking at every one that the filter lets through. */
-  async exact(_query: ExactQuery): Promise<IndexHits> {
-    throw new CairnError('NotSupported', 'not supported: exact search');
+  async exact(query: ExactQuery): Promise<IndexHits> {
+    check(query, query.metric);
+    const { vectors, metric, k, range, rows = vectors.length } = query;
+    const filter = query.filter && owned(query.filter);
+    const sparse = vectors.kind === 'bytes';
+    const parts = sparse ? [{ queries: query.queries, nq: query.nq }] : this.#parts(query);
+    const source = this.#workers ? shareable(vectors, rows) : vectors;
+    return concatHits(
+      await Promise.all(
+        parts.map(async (part) => hitsOf(await this.#run({ op: 'exact', ...part, vectors: source, metric, k, filter, range, rows }))),
+      ),
+    );
   }
 
   /** Closes an index file in every worker. */
-  async release(_path: string): Promise<void> {}
+  async release(path: string): Promise<void> {
+    this.#workers?.release(path);
+    if (!this.#workers) await this.#inline.run({ op: 'release', path });
+  }
+
+  #run(task: EngineTask): Promise<EngineResult> {
+    return this.#workers ? this.#workers.run(task) : this.#inline.run(task);
+  }
+
+  /** Many queries are dealt out to the workers; the queries of a part are copied so that only they travel. */
+  #parts(query: VectorQuery): { readonly queries: Uint8Array; readonly nq: number }[] {
+    const count = this.#workers ? Math.max(1, Math.min(this.#threads, Math.floor(query.nq / QUERIES_PER_PART))) : 1;
+    const bytes = query.queries.length / query.nq;
+    return Array.from({ length: count }, (_, i) => {
+      const from = Math.floor((i * query.nq) / count);
+      const end = Math.floor(((i + 1) * query.nq) / count);
+      return { queries: query.queries.slice(from * bytes, end * bytes), nq: end - from };
+    });
+  }
+}
+
+function check(query: VectorQuery, metric: string): void {
+  if (query.nq < 1 || query.k < 1) throw new CairnError('InvalidParameter', `nq (${query.nq}) and limit (${query.k}) must be at least 1`);
+  if (query.range) checkRange(metricOf(metric), query.range);
+}
+
+function hitsOf(result: EngineResult): IndexHits {
+  if (!result.hits) throw new CairnError('Internal', 'a vector search gave no hits');
+  return result.hits;
+}
+
+const emptyHits = (nq: number): IndexHits => ({ counts: new Uint32Array(nq), rows: new Int32Array(0), scores: new Float32Array(0) });
+
+function chosen(part: { readonly queries: Uint8Array; readonly nq: number }, numbers: readonly number[]): Uint8Array {
+  const bytes = part.queries.length / part.nq;
+  const out = new Uint8Array(numbers.length * bytes);
+  numbers.forEach((number, i) => {
+    out.set(part.queries.subarray(number * bytes, (number + 1) * bytes), i * bytes);
+  });
+  return out;
+}
+
+/** Hits in which the queries `numbers` (which have none) are those of `rest`, in order. */
+function replaceHits(hits: IndexHits, numbers: readonly number[], rest: IndexHits): IndexHits {
+  const parts: IndexHits[] = [];
+  const starts = { hits: 0, rest: 0 };
+  let next = 0;
+  hits.counts.forEach((_, query) => {
+    const fromRest = numbers[next] === query;
+    const [source, key, index] = fromRest ? ([rest, 'rest', next++] as const) : ([hits, 'hits', query] as const);
+    const count = source.counts[index];
+    const from = starts[key];
+    starts[key] += count;
+    parts.push({
+      counts: Uint32Array.of(count),
+      rows: source.rows.subarray(from, from + count),
+      scores: source.scores.subarray(from, from + count),
+    });
+  });
+  return concatHits(parts);
+}
+
+/**
+ * Vectors as they travel: shared memory as it is, the rest copied, and of that only the rows that are looked at. A message takes the whole
+ * buffer under a view with it, so a small view of a large buffer must be cut out first.
+ */
+function shareable(vectors: VectorSource, rows: number): VectorSource {
+  const validity = vectors.validity && owned(vectors.validity);
+  if (vectors.kind === 'vector') return { ...vectors, data: owned(vectors.data, rows * vectors.bytesPerRow), validity };
+  return { ...vectors, offsets: vectors.offsets.slice(0, rows + 1), data: owned(vectors.data, vectors.offsets[rows]), validity };
+}
+
+function owned(bytes: Uint8Array, length = bytes.length): Uint8Array {
+  const whole = bytes.buffer instanceof SharedArrayBuffer || (bytes.byteLength === length && bytes.buffer.byteLength === length);
+  return whole ? bytes : bytes.slice(0, length);
 }

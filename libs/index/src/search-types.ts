@@ -63,6 +63,4 @@ export interface BuildRequest extends IndexSpec {
   readonly path: string;
 }
 
-export interface BuiltIndex extends OpenIndex {
-  readonly bytes: number;
-}
+export type BuiltIndex = OpenIndex;

@@ -1,0 +1,43 @@
+import { type ExactTask, searchExact } from './exact-search.ts';
+import { type BuildTask, buildIndexFile, type GraphTask, OpenGraphs, searchGraph } from './graph-index.ts';
+import type { IndexTrailer } from './index-file.ts';
+import type { IndexHits } from './search-types.ts';
+
+/** One piece of vector work, as it travels to a worker. */
+export type EngineTask =
+  | ({ readonly op: 'exact' } & ExactTask)
+  | ({ readonly op: 'graph' } & GraphTask)
+  | ({ readonly op: 'build' } & BuildTask)
+  | { readonly op: 'release'; readonly path: string };
+
+export interface EngineResult {
+  readonly hits?: IndexHits;
+  /** Graph search: queries that want an exact search. */
+  readonly unfinished?: readonly number[];
+  readonly trailer?: IndexTrailer;
+  readonly released?: boolean;
+}
+
+/** Does the work, in whatever thread it lives: a worker's, or the main one under simulation. */
+export class VectorEngine {
+  readonly #graphs: OpenGraphs;
+
+  constructor(openLimit: number) {
+    this.#graphs = new OpenGraphs(openLimit);
+  }
+
+  async run(task: EngineTask): Promise<EngineResult> {
+    switch (task.op) {
+      case 'exact':
+        return { hits: searchExact(task) };
+      case 'graph': {
+        const { unfinished, ...hits } = searchGraph(this.#graphs, task);
+        return { hits, unfinished };
+      }
+      case 'build':
+        return { trailer: await buildIndexFile(task) };
+      case 'release':
+        return { released: this.#graphs.close(task.path) };
+    }
+  }
+}

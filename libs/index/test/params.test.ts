@@ -1,0 +1,48 @@
+import { type CollectionSchema, DataType, type Field } from '@cairn/schema';
+import { describe, expect, it } from 'vitest';
+import { describeIndexParams, efOf, resolveIndex } from '../src/index.ts';
+
+const field = (type: DataType): Field => ({ name: 'f', type }) as CollectionSchema['primaryKey'];
+const resolve = (type: DataType, params: Record<string, string>) => resolveIndex(field(type), params);
+
+describe('resolveIndex', () => {
+  it('fills in type and metric by the kind of the field', () => {
+    expect(resolve(DataType.FloatVector, {})).toEqual({ indexType: 'AUTOINDEX', metric: 'COSINE', params: {} });
+    expect(resolve(DataType.BinaryVector, { index_type: 'BIN_FLAT' })).toMatchObject({ metric: 'HAMMING' });
+    expect(resolve(DataType.SparseFloatVector, { index_type: 'SPARSE_INVERTED_INDEX' })).toMatchObject({ metric: 'IP' });
+  });
+
+  it('takes parameters flat and as a JSON object', () => {
+    const flat = resolve(DataType.FloatVector, { index_type: 'HNSW', metric_type: 'l2', M: '8', efConstruction: '64' });
+    expect(flat).toEqual({ indexType: 'HNSW', metric: 'L2', params: { M: '8', efConstruction: '64' } });
+    expect(resolve(DataType.FloatVector, { index_type: 'HNSW', metric_type: 'L2', params: '{"M":8,"efConstruction":"64"}' })).toEqual(flat);
+    expect(describeIndexParams(flat)).toEqual([
+      { key: 'index_type', value: 'HNSW' },
+      { key: 'metric_type', value: 'L2' },
+      { key: 'params', value: '{"M":"8","efConstruction":"64"}' },
+    ]);
+  });
+
+  it('says no with the code and words of the protocol', () => {
+    const cases: [DataType, Record<string, string>, string, string][] = [
+      [DataType.FloatVector, { index_type: 'abcd' }, 'InvalidParameter', 'invalid index type: abcd'],
+      [DataType.FloatVector, { index_type: 'IVF_FLAT' }, 'NotSupported', 'not supported: index type IVF_FLAT'],
+      [DataType.FloatVector, { index_type: 'BIN_FLAT' }, 'InvalidParameter', 'does not go with field f (FloatVector)'],
+      [DataType.FloatVector, { index_type: 'HNSW', metric_type: 'HAMMING' }, 'InvalidParameter', 'metric type HAMMING does not go with'],
+      [DataType.FloatVector, { index_type: 'HNSW', M: '1' }, 'InvalidParameter', "param 'M' (1) should be in range [2, 2048]"],
+      [DataType.FloatVector, { index_type: 'HNSW', M: 'many' }, 'InvalidParameter', "param 'M' (many) should be an integer"],
+      [DataType.FloatVector, { params: 'no json' }, 'InvalidParameter', 'index params are not JSON'],
+      [DataType.VarChar, { index_type: 'STL_SORT' }, 'InvalidParameter', 'does not go with field f (VarChar)'],
+      [DataType.VarChar, { index_type: 'INVERTED' }, 'NotSupported', 'not supported: index type INVERTED'],
+    ];
+    for (const [type, params, codeName, part] of cases)
+      expect(() => resolve(type, params)).toThrow(expect.objectContaining({ codeName, message: expect.stringContaining(part) }));
+  });
+
+  it('checks ef against the limit', () => {
+    expect(efOf({}, 10)).toBeUndefined();
+    expect(efOf({ ef: '64' }, 10)).toBe(64);
+    expect(() => efOf({ ef: 5 }, 10)).toThrow('ef(5) should be larger than k(10)');
+    expect(() => efOf({ ef: 0 }, 1)).toThrow("param 'ef' (0) should be in range [1, 32768]");
+  });
+});
