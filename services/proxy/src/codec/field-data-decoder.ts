@@ -36,7 +36,7 @@ export function decodeFieldData(reader: WireReader, wireType: number): RawFieldD
   let type: number = DataType.None;
   let isDynamic = false;
   const valid = new ValueRun();
-  const scalars = new ScalarReader();
+  const scalars = new ScalarReader(false);
   const vectors = new VectorReader();
   let payload: (() => RawPayload) | undefined;
   reader.message(wireType, (field, wire) => {
@@ -62,8 +62,14 @@ export function decodeFieldData(reader: WireReader, wireType: number): RawFieldD
 /** ScalarField, of a column or of one row of an array column. */
 class ScalarReader {
   readonly #values = new ValueRun();
+  /** Several messages go into one run (the rows of an array column), so they must agree on the kind. */
+  readonly #shared: boolean;
   #case = 0;
   #array: ArrayReader | undefined;
+
+  constructor(shared: boolean) {
+    this.#shared = shared;
+  }
 
   get count(): number {
     return this.#values.count;
@@ -73,14 +79,14 @@ class ScalarReader {
     reader.message(wireType, (field, wire) => {
       if (field === 17 && valid) valid.addVarints(reader, wire);
       else if (field === ARRAY_DATA) {
-        this.#enter(field);
+        this.#enter(reader, field);
         this.#array ??= new ArrayReader();
         this.#array.read(reader, wire);
       } else if (SCALAR_KINDS[field]) {
-        this.#enter(field);
+        this.#enter(reader, field);
         this.#readValues(reader, wire, SCALAR_KINDS[field]);
       } else {
-        if (UNSUPPORTED_SCALARS[field]) this.#enter(field);
+        if (UNSUPPORTED_SCALARS[field]) this.#enter(reader, field);
         reader.skip(wire);
       }
     });
@@ -117,8 +123,11 @@ class ScalarReader {
   }
 
   /** A oneof: the last case that was sent holds. */
-  #enter(field: number): void {
-    if (this.#case !== field) this.#values.clear();
+  #enter(reader: WireReader, field: number): void {
+    if (this.#case !== field) {
+      if (this.#shared && this.count > 0) throw reader.malformed('rows of an array hold values of different kinds');
+      this.#values.clear();
+    }
     this.#case = field;
   }
 
@@ -135,7 +144,7 @@ class ScalarReader {
 
 /** ArrayArray: a ScalarField for each row, all read into one run of elements. */
 class ArrayReader {
-  readonly #elements = new ScalarReader();
+  readonly #elements = new ScalarReader(true);
   readonly #ends: number[] = [0];
   #elementType: number = DataType.None;
 
@@ -150,7 +159,7 @@ class ArrayReader {
   }
 
   finish(source: Uint8Array): RawPayload {
-    const elements = this.#elements.scalars(source);
+    const elements = this.#elements.count > 0 ? this.#elements.scalars(source) : ({ kind: 'none' } as const);
     return { kind: 'array', elementType: this.#elementType as DataType, offsets: Int32Array.from(this.#ends), elements };
   }
 }
