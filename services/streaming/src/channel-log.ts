@@ -118,7 +118,8 @@ export class ChannelLog {
         this.#apply({ ...head.event, sequence: head.sequence });
       } catch (error) {
         head.done.reject(error);
-        return this.end(error);
+        this.end(error);
+        return;
       }
       this.#appliedSequence = head.sequence;
       // A barrier's T may lie below stamps that were in flight when it came.

@@ -93,7 +93,10 @@ export class NodeLoads implements ViewKeeper {
     const served = this.#served.get(shard);
     if (!served) return;
     const collection = this.#options.catalog.collection(shard.collectionId);
-    if (!collection || collection.record.state === CollectionState.COLLECTION_DROPPED) return this.#close(served);
+    if (!collection || collection.record.state === CollectionState.COLLECTION_DROPPED) {
+      this.#close(served);
+      return;
+    }
     this.#forget(served);
     served.view.abandon(new CairnError('ChannelNotAvailable', `this node no longer owns the channel of shard ${shard.vchannel}`));
   }

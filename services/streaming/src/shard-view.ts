@@ -200,8 +200,8 @@ export class ShardView {
 
   /** Runs once no request of now is left. */
   #discard(run: () => void): void {
-    if (this.#reads.size === 0) return run();
-    this.#garbage.add({ usedBy: new Set(this.#reads), run });
+    if (this.#reads.size === 0) run();
+    else this.#garbage.add({ usedBy: new Set(this.#reads), run });
   }
 
   #notify(): void {
@@ -277,7 +277,7 @@ export class ShardView {
         .client(DataNodeDefinition, node.address)
         .loadSegments(request, { signal: this.#over.signal, timeoutMs: loadTimeoutMs });
       this.#delays.delete(node.key);
-      entries.forEach((entry, at) => this.#loaded(node, entry, forms[at] ?? ''));
+      for (const [at, entry] of entries.entries()) this.#loaded(node, entry, forms[at] ?? '');
     } catch (error) {
       if (this.#over.signal.aborted) return;
       const delay = Math.min(RETRY_MAX_MS, (this.#delays.get(node.key) ?? RETRY_FIRST_MS / 2) * 2);

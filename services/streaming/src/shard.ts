@@ -97,7 +97,10 @@ export class Shard {
 
   /** Applies one event. Records at or below the checkpoint are flushed: only their answers and barriers are remembered. */
   apply(event: LogEvent, nowMs: number): void {
-    if (event.kind === 'barrier') return this.#rememberBarrier(event.barrier.snapshotId, event.sequence);
+    if (event.kind === 'barrier') {
+      this.#rememberBarrier(event.barrier.snapshotId, event.sequence);
+      return;
+    }
     this.repeats.add(event.write.requestId, { ts: event.ts, sequence: event.sequence }, nowMs);
     if (event.write.deletes.length > 0) this.#lastDeleteSequence = event.sequence;
     if (event.sequence <= this.checkpoint) return;
@@ -121,8 +124,8 @@ export class Shard {
 
   #delete(part: DeletePart, ts: number, sequence: number): void {
     const deletes = deletesOf(part.keys, ts, part.readTs);
-    let buffer = this.#deletes.get(part.partitionId);
-    if (!buffer) this.#deletes.set(part.partitionId, (buffer = new DeleteBuffer()));
+    const buffer = this.#deletes.get(part.partitionId) ?? new DeleteBuffer();
+    this.#deletes.set(part.partitionId, buffer);
     buffer.add(sequence, deletes);
     this.#unsealedDeleteRows += part.keys.length;
     for (const growing of this.parts()) {

@@ -48,7 +48,10 @@ export class Stamper {
   }
 
   submit(write: Stampable): void {
-    if (this.#ended !== undefined) return write.fail(this.#ended);
+    if (this.#ended !== undefined) {
+      write.fail(this.#ended);
+      return;
+    }
     this.#waiting.push(write);
     if (!this.#running) void this.#run();
   }
