@@ -1,0 +1,121 @@
+import { DeltaLogRecord, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
+import { type Schema, Type } from 'avsc';
+
+/**
+ * Records of manifests: those of the MetaStore, with field names in snake case. A later version may add fields with defaults; Avro resolves them.
+ * Ids and timestamps are safe integers throughout the house, so avsc's own long type does (up to 2^53 - 2); it refuses larger ones.
+ */
+type FieldList = readonly (readonly [name: string, type: Schema, fallback?: unknown])[];
+
+function record(name: string, fields: FieldList): Schema {
+  return {
+    type: 'record',
+    name,
+    namespace: 'cairn.snapshot.v1',
+    fields: fields.map(([field, type, fallback]) =>
+      fallback === undefined ? { name: field, type } : { name: field, type, default: fallback },
+    ),
+  } as Schema;
+}
+
+const OBJECT = 'cairn.snapshot.v1.ObjectRef';
+const objectRef = record('ObjectRef', [
+  ['key', 'string'],
+  ['size', 'long'],
+  ['crc32c', 'long'],
+  ['etag', 'string'],
+  ['role', 'string'],
+  ['field_id', 'long'],
+]);
+
+const segmentIndex = record('SegmentIndex', [
+  ['build_id', 'long'],
+  ['index_id', 'long'],
+  ['collection_id', 'long'],
+  ['segment_id', 'long'],
+  ['field_id', 'long'],
+  ['state', 'int'],
+  ['object', ['null', OBJECT] as Schema],
+  ['rows', 'long'],
+  ['epoch', 'long'],
+  ['index_type', 'string'],
+]);
+
+const segment = record('Segment', [
+  ['id', 'long'],
+  ['collection_id', 'long'],
+  ['partition_id', 'long'],
+  ['shard', 'int'],
+  ['generation', 'string'],
+  ['prefix', 'string'],
+  ['rows', 'long'],
+  ['min_ts', 'long'],
+  ['max_ts', 'long'],
+  ['objects', { type: 'array', items: objectRef }],
+  ['as_of', 'long'],
+  ['sorted', 'boolean'],
+  ['commit_ts', 'long'],
+  ['content_hash', 'string'],
+  ['schema_version', 'long'],
+  ['bytes', 'long'],
+  ['level', 'int'],
+  ['indexes', { type: 'array', items: segmentIndex }],
+]);
+
+const deltaLog = record('DeltaLog', [
+  ['id', 'long'],
+  ['collection_id', 'long'],
+  ['shard', 'int'],
+  ['partition_id', 'long'],
+  ['rows', 'long'],
+  ['min_ts', 'long'],
+  ['max_ts', 'long'],
+  ['object', ['null', objectRef] as Schema],
+  ['as_of', 'long'],
+]);
+
+export const segmentType = Type.forSchema(segment, { wrapUnions: false });
+export const deltaLogType = Type.forSchema(deltaLog, { wrapUnions: false });
+
+type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+
+/** Message to plain data: keys in snake case, bytes in base64, absent messages null. */
+export function toPlain(value: unknown): Json {
+  if (value === null || value === undefined) return null;
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64');
+  if (Array.isArray(value)) return value.map(toPlain);
+  if (typeof value === 'object')
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), toPlain(item)]),
+    );
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
+  return String(value);
+}
+
+/** Keys back to camel case; null becomes absent. Bytes stay base64: the caller knows where they are. */
+export function fromPlain(value: unknown): unknown {
+  if (value === null || value === undefined) return undefined;
+  if (Array.isArray(value)) return value.map(fromPlain);
+  if (typeof value !== 'object') return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()), fromPlain(item)]),
+  );
+}
+
+/** Avro record of a segment with its index builds. What belongs to the live collection only (state, group, WAL sequences) is left out. */
+export function segmentToAvro(of: SegmentRecord, indexes: readonly SegmentIndexRecord[]): object {
+  return { ...(toPlain(of) as object), indexes: indexes.map((index) => toPlain(index)) };
+}
+
+export function segmentFromAvro(value: unknown): { readonly segment: SegmentRecord; readonly indexes: SegmentIndexRecord[] } {
+  const { indexes, ...rest } = fromPlain(value) as { readonly indexes: readonly Partial<SegmentIndexRecord>[] };
+  return { segment: SegmentRecord.fromPartial(rest), indexes: indexes.map((index) => SegmentIndexRecord.fromPartial(index)) };
+}
+
+export function deltaLogToAvro(of: DeltaLogRecord): object {
+  return toPlain(of) as object;
+}
+
+export function deltaLogFromAvro(value: unknown): DeltaLogRecord {
+  return DeltaLogRecord.fromPartial(fromPlain(value) as Partial<DeltaLogRecord>);
+}

@@ -1,0 +1,235 @@
+import { createHash } from 'node:crypto';
+import { assert, CairnError, checksum, mapLimit } from '@cairn/base';
+import { ObjectExistsError, type ObjectStore } from '@cairn/objects';
+import type {
+  DeltaLogRecord,
+  ObjectRef,
+  SegmentIndexRecord,
+  SegmentRecord,
+  ShardRecord,
+  SnapshotDefinition,
+  SnapshotRecord,
+} from '@cairn/proto/cairn/meta';
+import type { Type } from 'avsc';
+import { decodeContainer, encodeContainer } from './avro-container.ts';
+import { deltaLogFromAvro, deltaLogToAvro, deltaLogType, segmentFromAvro, segmentToAvro, segmentType } from './manifest-records.ts';
+import { getObject, putObject, readingObject } from './object-bytes.ts';
+import {
+  decodeMetadata,
+  encodeMetadata,
+  encodeTombstone,
+  isTombstone,
+  type ManifestEntry,
+  type ManifestKind,
+  type SnapshotMetadata,
+  type SnapshotTotals,
+  snapshotManifestPrefix,
+  snapshotMetadataKey,
+  type Tombstone,
+} from './snapshot-metadata.ts';
+
+/** What capture found, as of record.ts. */
+export interface SnapshotContents {
+  readonly segments: readonly SegmentRecord[];
+  readonly deltaLogs: readonly DeltaLogRecord[];
+  /** Finished builds of those segments. */
+  readonly segmentIndexes: readonly SegmentIndexRecord[];
+  readonly shards: readonly ShardRecord[];
+}
+
+export interface WriteSnapshotOptions {
+  readonly record: SnapshotRecord;
+  readonly definition: SnapshotDefinition;
+  readonly contents: SnapshotContents;
+  readonly clusterId: string;
+  /** Default 1000. */
+  readonly segmentsPerManifest?: number;
+}
+
+export interface WrittenSnapshot {
+  /** 'aborted': a tombstone stood there first; the snapshot must not be committed. */
+  readonly outcome: 'written' | 'aborted';
+  readonly metadataKey: string;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly segments: number;
+}
+
+export interface SnapshotBundle {
+  readonly formatVersion: number;
+  readonly clusterId: string;
+  /** As COMMITTED, with the totals of the metadata. */
+  readonly record: SnapshotRecord;
+  readonly definition: SnapshotDefinition;
+  readonly shards: readonly ShardRecord[];
+  readonly rows: number;
+  readonly bytes: number;
+  readonly segmentCount: number;
+  /** Empty without `withSegments`. */
+  readonly segments: readonly SegmentRecord[];
+  readonly deltaLogs: readonly DeltaLogRecord[];
+  readonly segmentIndexes: readonly SegmentIndexRecord[];
+  /** The metadata and manifest objects themselves, metadata last. */
+  readonly manifestObjects: readonly ObjectRef[];
+}
+
+const SEGMENTS_PER_MANIFEST = 1000;
+const PARALLEL_MANIFESTS = 8;
+
+/**
+ * Manifests in parallel, then the metadata key by put-if-absent: whoever puts first decides (snapshots.md, one decider). Repeating it is safe: a
+ * manifest's key has its checksum in it, so a repeat writes the same bytes or another object, and metadata that stands is never replaced.
+ * Rows and deletes after the snapshot's timestamp are masked by as_of; the row total counts stored rows.
+ */
+export async function writeSnapshot(objects: ObjectStore, options: WriteSnapshotOptions): Promise<WrittenSnapshot> {
+  const { record, definition, clusterId } = options;
+  const contents = asOf(options.contents, record.ts);
+  const files = manifestFiles(contents, options.segmentsPerManifest ?? SEGMENTS_PER_MANIFEST);
+  const prefix = snapshotManifestPrefix(record.collectionId, record.id);
+  const sync = createHash('sha256').update(`${clusterId}/${record.collectionId}/${record.id}`).digest();
+  const manifests = await mapLimit(files, PARALLEL_MANIFESTS, async ({ kind, type, records }, index): Promise<ManifestEntry> => {
+    const bytes = encodeContainer(type, records, sync);
+    const name = `${kind}-${String(index).padStart(5, '0')}-${checksum(bytes).toString(16).padStart(8, '0')}.avro`;
+    return { kind, records: records.length, object: await putObject(objects, `${prefix}${name}`, [bytes], { role: 'manifest' }) };
+  });
+  const totals = totalsOf(contents);
+  const metadataKey = snapshotMetadataKey(record.collectionId, record.id);
+  const bytes = encodeMetadata({ clusterId, record, definition, shards: contents.shards, manifests, totals });
+  const standing = await putFirst(objects, metadataKey, bytes);
+  if (standing !== undefined && isTombstone(standing)) return { outcome: 'aborted', metadataKey, rows: 0, bytes: 0, segments: 0 };
+  // An earlier try got through, perhaps of a leader before: its metadata is the snapshot.
+  const { rows, bytes: size, segments } = standing?.totals ?? totals;
+  return { outcome: 'written', metadataKey, rows, bytes: size, segments };
+}
+
+/** Ends a PENDING snapshot from the aborter's side. 'committed': the metadata stood there first, roll forward. */
+export async function writeTombstone(
+  objects: ObjectStore,
+  options: { readonly collectionId: number; readonly snapshotId: number; readonly reason: string },
+): Promise<'aborted' | 'committed'> {
+  const key = snapshotMetadataKey(options.collectionId, options.snapshotId);
+  const standing = await putFirst(objects, key, encodeTombstone(options));
+  return standing === undefined || isTombstone(standing) ? 'aborted' : 'committed';
+}
+
+/** Puts if absent; else what stands there. */
+async function putFirst(objects: ObjectStore, key: string, bytes: Uint8Array): Promise<SnapshotMetadata | Tombstone | undefined> {
+  try {
+    await objects.put(key, bytes, { ifAbsent: true });
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof ObjectExistsError)) throw error;
+    return decodeMetadata(key, await objects.get(key));
+  }
+}
+
+function asOf(contents: SnapshotContents, ts: number): SnapshotContents {
+  const mask = <R extends { readonly asOf: number }>(of: R): R => ({ ...of, asOf: of.asOf > 0 ? Math.min(of.asOf, ts) : ts });
+  return { ...contents, segments: contents.segments.map(mask), deltaLogs: contents.deltaLogs.map(mask) };
+}
+
+interface ManifestFile {
+  readonly kind: ManifestKind;
+  readonly type: Type;
+  readonly records: readonly object[];
+}
+
+function manifestFiles(contents: SnapshotContents, perFile: number): ManifestFile[] {
+  const indexes = new Map<number, SegmentIndexRecord[]>();
+  for (const index of contents.segmentIndexes) {
+    const of = indexes.get(index.segmentId);
+    if (of === undefined) indexes.set(index.segmentId, [index]);
+    else of.push(index);
+  }
+  const segments = contents.segments.map((segment) => segmentToAvro(segment, indexes.get(segment.id) ?? []));
+  const kept = contents.segments.reduce((sum, segment) => sum + (indexes.get(segment.id)?.length ?? 0), 0);
+  assert(
+    kept === contents.segmentIndexes.length,
+    `${contents.segmentIndexes.length - kept} segment indexes of segments that are not in the snapshot`,
+  );
+  return [
+    ...pages(segments, perFile).map((records) => ({ kind: 'segments' as const, type: segmentType, records })),
+    ...pages(contents.deltaLogs.map(deltaLogToAvro), perFile).map((records) => ({
+      kind: 'delta_logs' as const,
+      type: deltaLogType,
+      records,
+    })),
+  ];
+}
+
+function pages<T>(items: readonly T[], size: number): T[][] {
+  const out: T[][] = [];
+  for (let at = 0; at < items.length; at += size) out.push(items.slice(at, at + size));
+  return out;
+}
+
+function totalsOf(contents: SnapshotContents): SnapshotTotals {
+  const refs = [
+    ...contents.segments.flatMap((segment) => segment.objects),
+    ...contents.deltaLogs.map((log) => log.object),
+    ...contents.segmentIndexes.map((index) => index.object),
+  ];
+  return {
+    rows: contents.segments.reduce((sum, segment) => sum + segment.rows, 0),
+    bytes: refs.reduce((sum, ref) => sum + (ref?.size ?? 0), 0),
+    segments: contents.segments.length,
+    deltaLogs: contents.deltaLogs.length,
+  };
+}
+
+/**
+ * A snapshot from the bucket alone. Lengths and checksums of the metadata and of every manifest read are compared. ObjectNotFound, ObjectDamaged
+ * name the object; a newer format is NotSupported; a tombstone is ObjectNotFound with the reason of the abort.
+ */
+export async function readSnapshot(
+  objects: ObjectStore,
+  metadataKey: string,
+  options: { readonly withSegments?: boolean } = {},
+): Promise<SnapshotBundle> {
+  const bytes = await objects.get(metadataKey);
+  const found = decodeMetadata(metadataKey, bytes);
+  if (isTombstone(found))
+    throw new CairnError('ObjectNotFound', `snapshot ${found.snapshotId} (${metadataKey}) was aborted: ${found.reason}`);
+  const { totals } = found;
+  const metadataRef: ObjectRef = {
+    key: metadataKey,
+    size: bytes.byteLength,
+    crc32c: checksum(bytes),
+    etag: '',
+    role: 'metadata',
+    fieldId: 0,
+  };
+  const bundle = {
+    ...found,
+    rows: totals.rows,
+    bytes: totals.bytes,
+    segmentCount: totals.segments,
+    manifestObjects: [...found.manifests.map((manifest) => manifest.object), metadataRef],
+  };
+  if (options.withSegments !== true) return { ...bundle, segments: [], deltaLogs: [], segmentIndexes: [] };
+  const segments = (await readManifests(objects, found, 'segments', segmentType)).map(segmentFromAvro);
+  const deltaLogs = (await readManifests(objects, found, 'delta_logs', deltaLogType)).map(deltaLogFromAvro);
+  if (segments.length !== totals.segments || deltaLogs.length !== totals.deltaLogs)
+    throw new CairnError(
+      'ObjectDamaged',
+      `snapshot metadata ${metadataKey}: manifests hold ${segments.length} segments and ${deltaLogs.length} delta logs, expected ${totals.segments} and ${totals.deltaLogs}`,
+    );
+  return {
+    ...bundle,
+    segments: segments.map((of) => of.segment),
+    deltaLogs,
+    segmentIndexes: segments.flatMap((of) => of.indexes),
+  };
+}
+
+async function readManifests(objects: ObjectStore, metadata: SnapshotMetadata, kind: ManifestKind, type: Type): Promise<unknown[]> {
+  const wanted = metadata.manifests.filter((manifest) => manifest.kind === kind);
+  const parts = await mapLimit(wanted, PARALLEL_MANIFESTS, async ({ object, records }) => {
+    const bytes = await getObject(objects, object);
+    const found = readingObject(object.key, () => decodeContainer(type, bytes));
+    if (found.length !== records)
+      throw new CairnError('ObjectDamaged', `manifest ${object.key} holds ${found.length} records, expected ${records}`);
+    return found;
+  });
+  return parts.flat();
+}
