@@ -58,6 +58,8 @@ export class ShardView {
   readonly #garbage = new Set<Garbage>();
   readonly #over = new AbortController();
   #partitions: ReadonlySet<number> = new Set();
+  /** The segments that were there when the collection was loaded are known; before, nothing can be read. */
+  #listed = false;
   #changed = Promise.withResolvers<void>();
 
   constructor(options: ShardViewOptions) {
@@ -79,7 +81,7 @@ export class ShardView {
     return {
       sealedRows,
       loadedRows,
-      complete: this.#options.segments.isReady && [...this.#entries.values()].every((entry) => this.#readable(entry)),
+      complete: this.#listed && [...this.#entries.values()].every((entry) => this.#readable(entry)),
     };
   }
 
@@ -101,11 +103,12 @@ export class ShardView {
    * means all that are loaded. CollectionNotFullyLoaded (retriable) when the signal aborts first.
    */
   async acquire(partitionIds: readonly number[], signal: AbortSignal): Promise<ReadView> {
-    const wanted = partitionIds.length > 0 ? new Set(partitionIds) : this.#partitions;
+    const asked = partitionIds.length > 0 ? new Set(partitionIds) : undefined;
     for (;;) {
       if (this.#over.signal.aborted) throw this.#over.signal.reason;
+      const wanted = asked ?? this.#partitions;
       const missing = this.#missing(wanted);
-      if (missing === undefined) return this.#snapshot(partitionIds.length > 0 ? wanted : this.#partitions);
+      if (missing === undefined) return this.#snapshot(wanted);
       await this.#nextChange(signal, missing);
     }
   }
@@ -124,6 +127,7 @@ export class ShardView {
     if (this.#over.signal.aborted || !this.#options.segments.isReady) return;
     this.#takePartitions();
     this.#takeSegments();
+    this.#listed = true;
     const nodes = this.#options.nodes();
     const alive = new Set(nodes.map((node) => node.key));
     const due = new Map<string, { node: DataNodeInstance; entries: Entry[] }>();
@@ -166,7 +170,7 @@ export class ShardView {
 
   /** Why a read must wait; undefined: it need not. */
   #missing(wanted: ReadonlySet<number>): string | undefined {
-    if (!this.#options.segments.isReady) return 'its segments are not listed yet';
+    if (!this.#listed) return 'its segments are not listed yet';
     for (const entry of this.#entries.values()) {
       if (wanted.has(entry.record.partitionId) && !this.#readable(entry)) return `segment ${entry.record.id} is on no datanode yet`;
     }

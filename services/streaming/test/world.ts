@@ -1,4 +1,4 @@
-import { deferred, EPOCH_MS, isRetriable, loadConfig, makeTimestamp, Semaphore, SystemRuntime, silentLogger } from '@cairn/base';
+import { EPOCH_MS, isRetriable, loadConfig, makeTimestamp, Semaphore, SystemRuntime, silentLogger } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { MemoryMetaStore, type MetaStore, scan } from '@cairn/meta';
 import { FaultyMetaStore, type MetaFaultHook } from '@cairn/meta/testing';
@@ -161,6 +161,8 @@ export class World {
   readonly settings: StreamingSettings;
   readonly owners: ChannelOwner[] = [];
   metaFaults: MetaFaultHook = () => undefined;
+  /** Whoever keeps views of loaded shards; default: nobody. */
+  views: ViewKeeper = noViews;
   objectFaults: ConstructorParameters<typeof FaultyObjectStore>[2] = () => undefined;
   #epoch = 0;
   #requests = 0;
@@ -204,7 +206,7 @@ export class World {
       runtime: this.runtime,
       logger: silentLogger,
       settings: this.settings,
-      views: noViews,
+      views: this.views,
       growingBytes: () => [...owner.shards].reduce((sum, shard) => sum + shard.unflushed().bytes, 0),
       onEnded: () => {},
     });
@@ -352,5 +354,3 @@ export function seeded(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
-
-export { deferred };
