@@ -45,7 +45,10 @@ const systemNames = new Map([
 ]);
 
 /** File as chunks, to be written back to back; the large buffers among them are views on the columns. */
-export async function writeArrowFile(batch: ColumnBatch, names: { readonly byId: ReadonlyMap<number, { readonly name: string }> }): Promise<Uint8Array[]> {
+export async function writeArrowFile(
+  batch: ColumnBatch,
+  names: { readonly byId: ReadonlyMap<number, { readonly name: string }> },
+): Promise<Uint8Array[]> {
   const fields: ArrowField[] = [];
   const children: Data[] = [];
   for (const [id, column] of batch.columns) {

@@ -41,6 +41,7 @@ function takeFixed(from: FixedColumn, rows: Int32Array): FixedValues {
 
 /** Below it a loop beats the call to `set`. */
 const SHORT_COPY_BYTES = 24;
+const SHORT_VECTOR_BYTES = 64;
 
 function takeBytes(from: BytesColumn, rows: Int32Array): { offsets: Int32Array; data: Uint8Array } {
   const offsets = new Int32Array(rows.length + 1);
@@ -56,16 +57,22 @@ function takeBytes(from: BytesColumn, rows: Int32Array): { offsets: Int32Array; 
 }
 
 function takeVectors(from: VectorColumn, rows: Int32Array): Uint8Array {
-  const width = from.bytesPerRow;
-  const data = new Uint8Array(rows.length * width);
-  if (width % 4 === 0 && from.data.byteOffset % 4 === 0 && width <= 64) {
-    const source = new Int32Array(from.data.buffer, from.data.byteOffset, from.data.byteLength >> 2);
-    const target = new Int32Array(data.buffer);
-    const words = width >> 2;
-    for (let i = 0, to = 0; i < rows.length; i++)
-      for (let at = rows[i] * words, end = at + words; at < end; at++, to++) target[to] = source[at];
-  } else for (let i = 0; i < rows.length; i++) data.set(from.data.subarray(rows[i] * width, (rows[i] + 1) * width), i * width);
+  const data = new Uint8Array(rows.length * from.bytesPerRow);
+  copyVectors(from, rows, data, 0);
   return data;
+}
+
+/** Writes the vectors of these rows back to back into `target`, from byte `at`. */
+export function copyVectors(from: VectorColumn, rows: Int32Array, target: Uint8Array, at: number): void {
+  const width = from.bytesPerRow;
+  const start = target.byteOffset + at;
+  if (width % 4 === 0 && from.data.byteOffset % 4 === 0 && start % 4 === 0 && width <= SHORT_VECTOR_BYTES) {
+    const source = new Int32Array(from.data.buffer, from.data.byteOffset, from.data.byteLength >> 2);
+    const words = width >> 2;
+    const out = new Int32Array(target.buffer, start, rows.length * words);
+    for (let i = 0, to = 0; i < rows.length; i++)
+      for (let word = rows[i] * words, end = word + words; word < end; word++, to++) out[to] = source[word];
+  } else for (let i = 0; i < rows.length; i++) target.set(from.data.subarray(rows[i] * width, (rows[i] + 1) * width), at + i * width);
 }
 
 function takeLists(from: ListColumn, rows: Int32Array): { offsets: Int32Array; child: Column } {

@@ -91,7 +91,7 @@ function compareBytes(a: BytesColumn, i: number, b: BytesColumn, j: number): num
 }
 
 /** Rows between two yields of the sliced sort: a few ms of work. */
-const SLICE_ROWS = 8_192;
+const SLICE_ROWS = 4_096;
 
 /** Row numbers by key, then timestamp, then row. For large batches on a service's main thread use `sortOrderSliced`. */
 export function sortOrder(keys: Column, ts: Float64Array): Int32Array {

@@ -1,5 +1,6 @@
 import { CairnError } from '@cairn/base';
-import { type Schema, Type } from 'avsc';
+// CommonJS without names that Node could see: the default import is the whole module.
+import avro, { type Schema, type Type } from 'avsc';
 
 /** Avro object container files in memory: header with the schema, blocks of records, a sync marker after each. Uncompressed. */
 const MAGIC = Buffer.from('Obj\u0001', 'latin1');
@@ -7,7 +8,7 @@ const SYNC_BYTES = 16;
 /** Records of one block: about 100 µs of encoding. */
 const BLOCK_RECORDS = 128;
 
-const headerType = Type.forSchema({
+const headerType = avro.Type.forSchema({
   type: 'record',
   name: 'Header',
   fields: [
@@ -16,7 +17,7 @@ const headerType = Type.forSchema({
     { name: 'sync', type: { type: 'fixed', name: 'Sync', size: SYNC_BYTES } },
   ],
 });
-const blockType = Type.forSchema({
+const blockType = avro.Type.forSchema({
   type: 'record',
   name: 'Block',
   fields: [
@@ -72,7 +73,7 @@ function decodeBlocks(type: Type, buffer: Buffer): unknown[] {
   const codec = head.value.meta['avro.codec']?.toString() ?? 'null';
   if (codec !== 'null') throw damaged(`codec ${codec}`);
   const written: Schema = JSON.parse(head.value.meta['avro.schema']?.toString() ?? 'null');
-  const writer = Type.forSchema(written);
+  const writer = avro.Type.forSchema(written);
   const resolver = type.createResolver(writer);
   const records: unknown[] = [];
   for (let at = head.offset; at < buffer.length; ) {

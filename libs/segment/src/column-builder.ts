@@ -31,7 +31,10 @@ export interface ColumnBuilder {
 /** First room, in rows. */
 const FIRST_ROWS = 1024;
 
-/** Bytes that grow. Shared ones can be given to workers. */
+/** Shared memory grows in place up to this; pages are committed as they are needed, address space at once. */
+const SHARED_RESERVE_BYTES = 512 * 1024 * 1024;
+
+/** Bytes that grow: ordinary ones by copying to twice the size, shared ones (for workers) in place, so that no append copies a whole column. */
 class GrowingBytes {
   #bytes: Uint8Array;
   #length = 0;
@@ -60,7 +63,15 @@ class GrowingBytes {
   /** Room for `total` bytes; what was not written is zero. */
   reserve(total: number): void {
     if (total <= this.#bytes.byteLength) return;
-    const larger = this.#allocate(Math.max(total, this.#bytes.byteLength * 2));
+    const wanted = Math.max(total, this.#bytes.byteLength * 2);
+    const { buffer } = this.#bytes;
+    if (buffer instanceof SharedArrayBuffer && total <= buffer.maxByteLength) {
+      const length = Math.min(buffer.maxByteLength, wanted);
+      buffer.grow(length);
+      this.#bytes = new Uint8Array(buffer, 0, length);
+      return;
+    }
+    const larger = this.#allocate(wanted);
     larger.set(this.#bytes.subarray(0, this.#length));
     this.#bytes = larger;
   }
@@ -73,7 +84,9 @@ class GrowingBytes {
 
   #allocate(capacity: number): Uint8Array {
     const rounded = Math.max(64, (capacity + 63) & ~63);
-    return new Uint8Array(this.#shared ? new SharedArrayBuffer(rounded) : new ArrayBuffer(rounded));
+    if (!this.#shared) return new Uint8Array(rounded);
+    // A length of its own: a view without one would follow the buffer as it grows.
+    return new Uint8Array(new SharedArrayBuffer(rounded, { maxByteLength: Math.max(rounded, SHARED_RESERVE_BYTES) }), 0, rounded);
   }
 }
 

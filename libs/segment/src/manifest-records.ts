@@ -1,5 +1,6 @@
 import { DeltaLogRecord, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
-import { type Schema, Type } from 'avsc';
+// CommonJS without names that Node could see: the default import is the whole module.
+import avro, { type Schema } from 'avsc';
 
 /**
  * Records of manifests: those of the MetaStore, with field names in snake case. A later version may add fields with defaults; Avro resolves them.
@@ -74,8 +75,8 @@ const deltaLog = record('DeltaLog', [
   ['as_of', 'long'],
 ]);
 
-export const segmentType = Type.forSchema(segment, { wrapUnions: false });
-export const deltaLogType = Type.forSchema(deltaLog, { wrapUnions: false });
+export const segmentType = avro.Type.forSchema(segment, { wrapUnions: false });
+export const deltaLogType = avro.Type.forSchema(deltaLog, { wrapUnions: false });
 
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 

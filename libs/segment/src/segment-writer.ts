@@ -7,6 +7,7 @@ import {
   type ColumnBatch,
   columnBytes,
   concatColumns,
+  copyVectors,
   isVectorType,
   ROW_ID_FIELD,
   sortOrderSliced,
@@ -37,8 +38,8 @@ export interface WrittenSegment {
 
 /** Objects of one segment that are written at once. */
 const PARALLEL_PUTS = 4;
-/** Bytes of rows that are put in order in one stretch: about 2 ms. */
-const ORDER_SLICE_BYTES = 4 * 1024 * 1024;
+/** Bytes of rows that are put in order in one stretch: about 1 ms. */
+const ORDER_SLICE_BYTES = 1024 * 1024;
 
 /** Writes one sealed segment: `scalars.arrow` and a `vector.<field>.arrow` per vector field, rows by primary key, then timestamp. */
 export async function writeSegment(options: WriteSegmentOptions): Promise<WrittenSegment> {
@@ -63,7 +64,7 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Writte
   ];
   const refs = await mapLimit(files, PARALLEL_PUTS, async ({ key, role, fieldId, columns }) => {
     const ordered = new Map<number, Column>();
-    for (const [id, column] of columns) ordered.set(id, order === undefined ? column : await orderColumn(column, order, runtime));
+    for (const [id, column] of columns) ordered.set(id, await orderColumn(column, order, runtime));
     const chunks = await writeArrowFile({ length: batch.length, columns: ordered }, schema);
     return putObject(objects, key, chunks, { role, fieldId, runtime });
   });
@@ -97,8 +98,13 @@ async function sortedOrder(options: WriteSegmentOptions, timestamps: Float64Arra
   return order.every((row, i) => row === i) ? undefined : order;
 }
 
-/** `takeColumn` in slices that give way to the event loop. */
-async function orderColumn(column: Column, order: Int32Array, runtime: Runtime): Promise<Column> {
+/**
+ * `takeColumn` in slices that give way to the event loop. Vectors on shared memory are copied even when they are in order: not every store's
+ * client takes shared memory.
+ */
+async function orderColumn(column: Column, sorted: Int32Array | undefined, runtime: Runtime): Promise<Column> {
+  if (sorted === undefined && !(column.kind === 'vector' && column.data.buffer instanceof SharedArrayBuffer)) return column;
+  const order = sorted ?? Int32Array.from({ length: column.length }, (_, row) => row);
   const bytesPerRow = Math.max(1, Math.ceil(columnBytes(column) / column.length));
   const step = Math.max(1, Math.floor(ORDER_SLICE_BYTES / bytesPerRow)) & ~7 || 8;
   if (step >= order.length) return takeColumn(column, order);
@@ -115,8 +121,7 @@ async function orderColumn(column: Column, order: Int32Array, runtime: Runtime):
 async function orderVectors(column: VectorColumn, order: Int32Array, step: number, runtime: Runtime): Promise<VectorColumn> {
   const data = new Uint8Array(column.length * column.bytesPerRow);
   for (let at = 0; at < order.length; at += step) {
-    const part = takeColumn(column, order.subarray(at, at + step));
-    if (part.kind === 'vector') data.set(part.data, at * column.bytesPerRow);
+    copyVectors(column, order.subarray(at, at + step), data, at * column.bytesPerRow);
     await pause(runtime);
   }
   return { ...column, data };
