@@ -34,7 +34,7 @@ export function isConflict(error: unknown): boolean {
 export function s3Failure(error: unknown, what: string, uri: string): CairnError {
   if (error instanceof CairnError) return error;
   const status = statusOf(error);
-  const words = `cannot ${what} in ${uri}: ${nameOf(error)} ${error instanceof Error ? error.message : String(error)}`;
+  const words = `cannot ${what} in ${uri}: status ${status}, ${nameOf(error)} ${error instanceof Error ? error.message : String(error)}`;
   const temporary = status === 0 || status >= 500 || status === 408 || status === 409 || status === 429 || isNoBucket(error);
   return new CairnError(temporary ? 'StoreUnavailable' : 'Internal', words, { cause: error });
 }

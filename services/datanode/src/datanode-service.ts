@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CairnError, type Config, type Logger, type Runtime, type Service } from '@cairn/base';
 import { NodeRegistration } from '@cairn/catalog';
@@ -58,13 +59,16 @@ export class DataNodeService implements Service {
   readonly #tasks: TaskRunner;
   readonly #deltaLogs: DeltaLogs;
   readonly #open: SegmentOpener;
+  readonly #leftovers: readonly string[];
   readonly #shards = new Map<string, HeldShard>();
 
   constructor(options: DataNodeOptions) {
     const { meta, objects, runtime, logger, config, pool } = options;
     this.#options = options;
     const cacheDir = join(config.dataDir, 'cache');
-    const segmentCache = objects.localPath ? undefined : join(cacheDir, 'segments');
+    // Without a disk of the store's own, vectors are read from copies here; a simulation keeps them in memory.
+    const segmentCache = objects.localPath || runtime.inline ? undefined : join(cacheDir, 'segments');
+    this.#leftovers = [join(cacheDir, 'segments'), join(cacheDir, 'builds')];
     this.#open = options.open ?? segmentOpener(objects, runtime, segmentCache);
     this.#files = new LocalFiles({ objects, runtime, logger, dir: join(cacheDir, 'indexes'), limitBytes: config.index.cacheBytes });
     this.#deltaLogs = new DeltaLogs(meta, objects, runtime);
@@ -88,6 +92,8 @@ export class DataNodeService implements Service {
   }
 
   async start(): Promise<void> {
+    // What a crash left: copies and half-built indexes that nobody will ask for. The data directory is this process's alone.
+    for (const directory of this.#leftovers) await rm(directory, { recursive: true, force: true });
     await this.#files.start();
     await this.#registration.start();
   }

@@ -1,11 +1,14 @@
 import { CairnError, checksum, Semaphore, SystemRuntime } from '@cairn/base';
 import { MemoryObjectStore, type ObjectInfo } from '@cairn/objects';
+import { S3ObjectStore } from '@cairn/objects/s3';
 import { FaultyObjectStore } from '@cairn/objects/testing';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import { describe, expect, test } from 'vitest';
+import { serversAvailable, startMinio } from '../../../tests/support/servers.ts';
 import { type CopyParts, copyObjects } from '../src/copy-objects.ts';
 
 const runtime = new SystemRuntime();
+const available = await serversAvailable('minio');
 const down = new CairnError('StoreUnavailable', 'the store is down');
 const none = new AbortController().signal;
 
@@ -132,5 +135,33 @@ describe('copying objects', () => {
     const running = copyObjects(parts, task, () => {}, left.signal);
     left.abort();
     await expect(running).rejects.toMatchObject({ codeName: 'Cancelled' });
+  });
+});
+
+describe.skipIf(!available.ok)(`copying objects on MinIO ${available.reason}`, () => {
+  test('small ones by one call, large ones in parts: all are proved, a changed source is named', async () => {
+    const minio = await startMinio();
+    const { endpoint, region, accessKeyId, secretAccessKey } = minio;
+    const options = { endpoint, region, accessKeyId, secretAccessKey, bucket: 'cairn', root: 'files', pathStyle: true };
+    const store = new S3ObjectStore({ ...options, multipartCopyBytes: 6 << 20, copyPartBytes: 5 << 20 }, runtime);
+    try {
+      await store.ping();
+      const large = new Uint8Array(12 << 20).map((_, i) => i * 13);
+      const small = large.subarray(0, 1000);
+      const sources = [refOf(await store.put('source/small', small), small), refOf(await store.put('source/large', large), large)];
+      const parts = { objects: store, runtime, lanes: new Semaphore('copies', 4, 1000), concurrency: 8 };
+      const task = { jobId: 1, objects: sources.map((source) => ({ source, targetKey: source.key.replace('source', 'target') })) };
+      const copied = await copyObjects(parts, task, () => {}, none);
+      for (const ref of copied) expect(checksum(await store.get(ref.key))).toBe(ref.crc32c);
+      expect((await store.head('target/large'))?.etag).toBe(copied[1].etag);
+      await store.put('source/large', large.subarray(1));
+      await expect(copyObjects(parts, task, () => {}, none)).rejects.toMatchObject({
+        codeName: 'ObjectDamaged',
+        message: expect.stringContaining('source/large'),
+      });
+    } finally {
+      await store.close();
+      await minio.stop();
+    }
   });
 });
