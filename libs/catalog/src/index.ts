@@ -1,1 +1,16 @@
+export {
+  type CatalogChange,
+  type CatalogKind,
+  CatalogView,
+  type CatalogViewOptions,
+  DEFAULT_DATABASE,
+  type ResolvedCollection,
+} from './catalog-view.ts';
+export * from './grouped-commit.ts';
+export * from './id-allocator.ts';
 export * from './keys.ts';
+export * from './machines.ts';
+export * from './node-registration.ts';
+export * from './record-watch.ts';
+export * from './records.ts';
+export * from './state-machine.ts';

@@ -63,7 +63,8 @@ export const keys = {
 
 /** Object store paths. Keys never repeat: ids are never reused and a rewrite has a new generation. */
 export const paths = {
-  segment: (collection: number, partition: number, segment: number, generation: string) => `segments/${collection}/${partition}/${segment}/${generation}/`,
+  segment: (collection: number, partition: number, segment: number, generation: string) =>
+    `segments/${collection}/${partition}/${segment}/${generation}/`,
   delta: (collection: number, shard: number, log: number, generation: string) => `deltas/${collection}/${shard}/${log}-${generation}.arrow`,
   snapshotMetadata: (collection: number, snapshot: number) => `snapshots/${collection}/metadata/${snapshot}.json`,
   snapshotManifests: (collection: number, snapshot: number) => `snapshots/${collection}/manifests/${snapshot}/`,

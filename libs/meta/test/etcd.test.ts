@@ -1,17 +1,18 @@
 import { SystemRuntime } from '@cairn/base';
 import { Etcd3 } from 'etcd3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type EtcdServer, serversAvailable, startEtcd } from '../../../tests/support/servers.ts';
+import { serversAvailable } from '../../../tests/support/servers.ts';
 import { EtcdMetaStore } from '../src/index.ts';
 import { metaStoreContract, WatchReader } from './contract.ts';
+import { type RestartableEtcd, startDurableEtcd } from './etcd-server.ts';
 
 const runtime = new SystemRuntime();
 const available = await serversAvailable('etcd');
 
 describe.skipIf(!available.ok)(`etcd ${available.reason}`, () => {
-  let server: EtcdServer;
+  let server: RestartableEtcd;
   beforeAll(async () => {
-    server = await startEtcd();
+    server = await startDurableEtcd();
   });
   afterAll(async () => server?.stop());
 

@@ -1,0 +1,101 @@
+import { asCairnError, CairnError, type Logger, type Runtime, retry, type Service } from '@cairn/base';
+import type { Lease, MetaStore } from '@cairn/meta';
+import { NodeRecord } from '@cairn/proto/cairn/meta';
+import { keys } from './keys.ts';
+import { putRecord } from './records.ts';
+
+export interface NodeRegistrationOptions {
+  readonly meta: MetaStore;
+  readonly runtime: Runtime;
+  readonly logger: Logger;
+  readonly ttlMs: number;
+  /** What others see; `startedMs` and `version` are filled in when left out. */
+  readonly record: Pick<NodeRecord, 'id' | 'role' | 'address' | 'slots'> & Partial<Pick<NodeRecord, 'startedMs' | 'version'>>;
+}
+
+/** How long the key of an earlier process under the same id is waited for, in lives of a lease. */
+const WAIT_LEASES = 3;
+const POLL_MS = 100;
+
+/**
+ * Says under `node/<role>/<id>` that this process lives, as long as its lease does. A lost registration is not made again: others may have
+ * taken over what this process owned, so it must step down and start anew.
+ */
+export class NodeRegistration implements Service {
+  readonly name = 'node-registration';
+  readonly #options: NodeRegistrationOptions;
+  readonly #lost = new AbortController();
+  #lease: Lease | undefined;
+  #stopped = false;
+
+  constructor(options: NodeRegistrationOptions) {
+    this.#options = options;
+  }
+
+  get key(): string {
+    return keys.node(this.#options.record.role, this.#options.record.id);
+  }
+
+  /** Aborts when the lease is lost, also by stop(). */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  /** Monotonic ms until which this process certainly counts as living; 0 before start and after the loss. */
+  validUntil(): number {
+    return this.#lease?.validUntil() ?? 0;
+  }
+
+  /** Waits for the store, and for the key of an earlier process under this id to run out: every life of a node has its own createRevision. */
+  async start(): Promise<void> {
+    const { runtime, logger, ttlMs } = this.#options;
+    const policy = {
+      attempts: Number.POSITIVE_INFINITY,
+      firstDelayMs: POLL_MS,
+      maxDelayMs: 1000,
+      onRetry: (error: unknown) => logger.warn({ error, key: this.key }, 'node cannot register yet, trying again'),
+    };
+    const deadline = runtime.monotonic() + WAIT_LEASES * Math.max(ttlMs, 2000);
+    for (;;) {
+      if (await retry(runtime, policy, () => this.#register(), this.#lost.signal)) return;
+      if (runtime.monotonic() > deadline) throw new CairnError('NodeNotMatch', `node ${this.key} is registered by another living process`);
+      await runtime.sleep(POLL_MS, this.#lost.signal);
+    }
+  }
+
+  /** Deletes the key, so that others need not wait for the lease to run out. */
+  async stop(): Promise<void> {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#lost.abort(new CairnError('Cancelled', `node ${this.key} stops`));
+    await this.#lease
+      ?.revoke()
+      .catch((error) => this.#options.logger.warn({ error: asCairnError(error), key: this.key }, 'node key could not be deleted'));
+  }
+
+  async #register(): Promise<boolean> {
+    const { meta, runtime, ttlMs, logger, record } = this.#options;
+    const lease = await meta.grantLease(ttlMs);
+    const value: NodeRecord = { startedMs: runtime.now(), version: '', ...record };
+    try {
+      const result = await meta.txn({ if: [{ kind: 'missing', key: this.key }], then: [putRecord(this.key, NodeRecord, value, lease.id)] });
+      if (result.succeeded && !this.#stopped) {
+        this.#lease = lease;
+        const onLost = () => {
+          if (this.#stopped) return;
+          logger.error({ key: this.key }, 'node lost its lease and steps down');
+          this.#lost.abort(lease.lost.reason);
+        };
+        if (lease.lost.aborted) onLost();
+        else lease.lost.addEventListener('abort', onLost, { once: true });
+        return true;
+      }
+    } catch (error) {
+      // It may have been written: its lease must not live on, or the next try would wait for this one.
+      await lease.revoke().catch(() => undefined);
+      throw error;
+    }
+    await lease.revoke();
+    return false;
+  }
+}
