@@ -62,6 +62,7 @@ export class SealedSegment implements ReadableSegment {
   /** As stored. Where the record has a commit_ts, reads and later deletes see min(this, commit_ts). */
   readonly timestamps: Float64Array;
   readonly #options: OpenSegmentOptions;
+  #schema: CollectionSchema;
   readonly #columns: Map<number, Column>;
   readonly #keys: Column;
   /** Of a segment that is not sorted by key: its order. */
@@ -77,6 +78,7 @@ export class SealedSegment implements ReadableSegment {
   constructor(options: OpenSegmentOptions, opened: OpenedScalars) {
     const { record } = options;
     this.#options = options;
+    this.#schema = options.schema;
     this.id = record.id;
     this.partitionId = record.partitionId;
     this.rows = record.rows;
@@ -162,6 +164,11 @@ export class SealedSegment implements ReadableSegment {
     this.#indexes.set(fieldId, index);
   }
 
+  /** A field was added: rows here have its default. */
+  updateSchema(schema: CollectionSchema): void {
+    this.#schema = schema;
+  }
+
   detachIndex(fieldId: number): void {
     this.#indexes.delete(fieldId);
   }
@@ -194,9 +201,9 @@ export class SealedSegment implements ReadableSegment {
   }
 
   #field(fieldId: number): Field {
-    const field = this.#options.schema.byId.get(fieldId);
+    const field = this.#schema.byId.get(fieldId);
     if (field === undefined)
-      throw new CairnError('FieldNotFound', `field ${fieldId} is not in the schema of collection ${this.#options.schema.name}`);
+      throw new CairnError('FieldNotFound', `field ${fieldId} is not in the schema of collection ${this.#schema.name}`);
     return field;
   }
 

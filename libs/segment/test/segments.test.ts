@@ -258,6 +258,10 @@ describe('a growing segment', () => {
     growing.append(smallRows([1n], [5]), 5, 0);
     const added = field(DataType.Int32, { id: 102, name: 'n', nullable: true, defaultValue: 7 });
     growing.updateSchema(schemaOf([...small.fields, added]));
+    const [sealed] = await both([1n], [5]);
+    await expect(sealed.column(102)).rejects.toMatchObject({ codeName: 'FieldNotFound' });
+    sealed.updateSchema(schemaOf([...small.fields, added]));
+    expect(values(await sealed.column(102))).toEqual([7]);
     growing.append(concatBatches([smallRows([2n], [6])]), 6, 1);
     expect(values(await growing.column(102))).toEqual([7, 7]);
   });
