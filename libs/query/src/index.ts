@@ -2,4 +2,5 @@ export * from './merge.ts';
 export * from './query.ts';
 export * from './results.ts';
 export * from './search.ts';
+export * from './search-params.ts';
 export * from './wire.ts';

@@ -1,23 +1,190 @@
 import { CairnError } from '@cairn/base';
-import type { Field } from '@cairn/schema';
+import { isDescending } from '@cairn/index';
+import { type Column, type ColumnBatch, compareKeyRows, type Field, isNull, makeBatch, takeColumn, valueAt } from '@cairn/schema';
+import { arrange, groupPicks, PickList, type Picks } from './picks.ts';
 import type { QueryRows, SearchHits } from './results.ts';
-
-/** Best k rows of each query out of several parts; a primary key stands once, with its best score. */
-export function mergeHits(_parts: readonly SearchHits[], _options: MergeOptions): SearchHits {
-  throw new CairnError('NotSupported', 'not supported: merge');
-}
 
 export interface MergeOptions {
   readonly metric: string;
   readonly nq: number;
+  /** Rows of each query, or groups when grouping. */
   readonly k: number;
   readonly pkField: Field;
-  /** Group-by field; 0: none. */
+  /** Group-by field; 0 or absent: none. */
   readonly groupByFieldId?: number;
+  /** Rows of one group; 0 or absent: 1. */
   readonly groupSize?: number;
 }
 
-/** Rows of several parts by primary key, each key once; `limit` 0: all. Counts add up. */
-export function mergeRows(_parts: readonly QueryRows[], _pkField: Field, _limit: number): QueryRows {
-  throw new CairnError('NotSupported', 'not supported: merge');
+/** What a merge chose: rows of the parts by query, in order. */
+export interface MergedHits extends Picks {
+  readonly counts: readonly number[];
+  readonly scores: Float32Array;
+}
+
+/**
+ * Best k rows of each query out of several parts; ties by primary key. A key stands once, with its best score (the same row may be growing in one
+ * part and sealed in another while a segment is swapped). With grouping: the k groups with the best rows, each with its best groupSize rows.
+ */
+export function mergeHits(parts: readonly SearchHits[], options: MergeOptions): SearchHits {
+  const searchedRows = parts.reduce((sum, part) => sum + part.searchedRows, 0);
+  if (parts.length === 0)
+    return { counts: new Array<number>(options.nq).fill(0), scores: new Float32Array(0), columns: makeBatch([]), searchedRows };
+  const merged = chooseHits(parts, options);
+  return {
+    counts: merged.counts,
+    scores: merged.scores,
+    columns: takePicks(
+      parts.map((part) => part.columns),
+      merged,
+    ),
+    searchedRows,
+  };
+}
+
+export function chooseHits(parts: readonly SearchHits[], options: MergeOptions): MergedHits {
+  const { nq } = options;
+  const keys = parts.map((part) => columnOf(part.columns, options.pkField.id));
+  parts.forEach((part, i) => {
+    if (part.counts.length !== nq || part.scores.length !== part.columns.length)
+      throw new CairnError(
+        'Internal',
+        `part ${i} of a search has ${part.counts.length} queries (asked ${nq}), ${part.scores.length} scores, ${part.columns.length} rows`,
+      );
+  });
+  const starts = new Array<number>(parts.length).fill(0);
+  const counts: number[] = [];
+  const scores: number[] = [];
+  const picks = new PickList();
+  for (let query = 0; query < nq; query++) {
+    const before = picks.length;
+    for (const { part, row } of bestOf(parts, keys, starts, query, options)) {
+      picks.add(part, row);
+      scores.push(parts[part].scores[row]);
+    }
+    counts.push(picks.length - before);
+    parts.forEach((part, i) => {
+      starts[i] += part.counts[query];
+    });
+  }
+  return { counts, scores: Float32Array.from(scores), ...picks.finish() };
+}
+
+interface Candidate {
+  readonly part: number;
+  readonly row: number;
+  readonly score: number;
+}
+
+function bestOf(
+  parts: readonly SearchHits[],
+  keys: readonly Column[],
+  starts: readonly number[],
+  query: number,
+  options: MergeOptions,
+): Candidate[] {
+  const candidates: Candidate[] = [];
+  parts.forEach((part, i) => {
+    for (let row = starts[i]; row < starts[i] + part.counts[query]; row++) candidates.push({ part: i, row, score: part.scores[row] });
+  });
+  const sign = isDescending(options.metric) ? -1 : 1;
+  candidates.sort((a, b) => sign * (a.score - b.score) || compareKeyRows(keys[a.part], a.row, keys[b.part], b.row) || a.part - b.part);
+  const groupId = options.groupByFieldId ?? 0;
+  const groups = groupId > 0 ? new GroupLimit(options.k, Math.max(1, options.groupSize ?? 1)) : undefined;
+  const groupColumns = groups ? parts.map((part) => columnOf(part.columns, groupId)) : [];
+  const seen = new Set<string | bigint>();
+  const best: Candidate[] = [];
+  for (const candidate of candidates) {
+    if (groups ? groups.full : best.length === options.k) break;
+    const key = valueAt(keys[candidate.part], candidate.row) as string | bigint;
+    if (seen.has(key)) continue;
+    seen.add(key);
+    if (!groups || groups.admit(groupKey(groupColumns[candidate.part], candidate.row))) best.push(candidate);
+  }
+  return best;
+}
+
+/** At most so many groups, at most so many rows of each. */
+class GroupLimit {
+  readonly #groups: number;
+  readonly #size: number;
+  readonly #rows = new Map<string, number>();
+  #complete = 0;
+
+  constructor(groups: number, size: number) {
+    this.#groups = groups;
+    this.#size = size;
+  }
+
+  get full(): boolean {
+    return this.#complete === this.#groups;
+  }
+
+  admit(group: string): boolean {
+    const rows = this.#rows.get(group) ?? 0;
+    if (rows === this.#size || (rows === 0 && this.#rows.size === this.#groups)) return false;
+    this.#rows.set(group, rows + 1);
+    if (rows + 1 === this.#size) this.#complete++;
+    return true;
+  }
+}
+
+/** Null is a group of its own. */
+const groupKey = (column: Column, row: number): string => (isNull(column, row) ? 'null' : `=${valueAt(column, row)}`);
+
+function columnOf(batch: ColumnBatch, fieldId: number): Column {
+  const column = batch.columns.get(fieldId);
+  if (!column) throw new CairnError('Internal', `result has no column of field ${fieldId}, only ${[...batch.columns.keys()].join(', ')}`);
+  return column;
+}
+
+/** Chosen rows as one batch with the fields of the first part. */
+export function takePicks(batches: readonly ColumnBatch[], picks: Picks): ColumnBatch {
+  const { parts, order } = groupPicks(picks);
+  const columns: [number, Column][] = [];
+  for (const [id, first] of batches[0].columns) {
+    const taken = parts.map(({ part, rows }) => takeColumn(columnOf(batches[part], id), rows));
+    columns.push([id, taken.length === 0 ? takeColumn(first, new Int32Array(0)) : arrange(taken, order)]);
+  }
+  return makeBatch(columns);
+}
+
+/**
+ * Rows of several parts by primary key; `limit` 0: all. Parts are in key order. A key that several parts have is taken from the first of them, so
+ * growing rows come first. Counts add up.
+ */
+export function mergeRows(parts: readonly QueryRows[], pkField: Field, limit: number): QueryRows {
+  const count = parts.reduce((sum, part) => sum + part.count, 0);
+  const filled = parts.filter((part) => part.columns.columns.size > 0);
+  if (filled.length === 0) return { columns: makeBatch([]), count };
+  const keys = filled.map((part) => columnOf(part.columns, pkField.id));
+  const picks = mergeKeys(keys, limit);
+  const columns = takePicks(
+    filled.map((part) => part.columns),
+    picks,
+  );
+  return { columns, count };
+}
+
+/** Walks key columns in step: each key once, from the first part that has it; of equal keys within one part the last (the newest). `limit` 0: all. */
+export function mergeKeys(keys: readonly Column[], limit: number): Picks {
+  const at = new Int32Array(keys.length);
+  const picks = new PickList();
+  const most = limit > 0 ? limit : Number.POSITIVE_INFINITY;
+  while (picks.length < most) {
+    let least = -1;
+    for (let part = 0; part < keys.length; part++) {
+      if (at[part] < keys[part].length && (least < 0 || compareKeyRows(keys[part], at[part], keys[least], at[least]) < 0)) least = part;
+    }
+    if (least < 0) break;
+    const first = at[least];
+    for (let part = keys.length - 1; part >= 0; part--) {
+      if (part !== least) while (at[part] < keys[part].length && compareKeyRows(keys[part], at[part], keys[least], first) === 0) at[part]++;
+    }
+    let last = first;
+    while (last + 1 < keys[least].length && compareKeyRows(keys[least], last + 1, keys[least], first) === 0) last++;
+    at[least] = last + 1;
+    picks.add(least, last);
+  }
+  return picks.finish();
 }

@@ -1,16 +1,27 @@
 import { CairnError } from '@cairn/base';
 import type { QueryResult, SearchResult } from '@cairn/proto/cairn/services';
+import { decodeFrame, encodeFrame } from '@cairn/schema';
 import type { QueryRows, SearchHits } from './results.ts';
 
-export function encodeSearchResult(_hits: SearchHits, _ts: number): SearchResult {
-  throw new CairnError('NotSupported', 'not supported: wire');
+/** Results between services: columns as a frame, so that decoding makes views. */
+
+export function encodeSearchResult(hits: SearchHits, ts: number): SearchResult {
+  return { counts: [...hits.counts], scores: [...hits.scores], columns: encodeFrame(hits.columns), ts, searchedRows: hits.searchedRows };
 }
-export function decodeSearchResult(_result: SearchResult): SearchHits {
-  throw new CairnError('NotSupported', 'not supported: wire');
+
+/** Internal when the numbers do not add up: a peer of another release, or a bug. */
+export function decodeSearchResult(result: SearchResult): SearchHits {
+  const columns = decodeFrame(result.columns);
+  const total = result.counts.reduce((sum, count) => sum + count, 0);
+  if (result.scores.length !== total || (columns.columns.size > 0 && columns.length !== total))
+    throw new CairnError('Internal', `search result of ${total} hits has ${result.scores.length} scores and ${columns.length} rows`);
+  return { counts: result.counts, scores: Float32Array.from(result.scores), columns, searchedRows: result.searchedRows };
 }
-export function encodeQueryResult(_rows: QueryRows, _ts: number): QueryResult {
-  throw new CairnError('NotSupported', 'not supported: wire');
+
+export function encodeQueryResult(rows: QueryRows, ts: number): QueryResult {
+  return { columns: encodeFrame(rows.columns), count: rows.count, ts };
 }
-export function decodeQueryResult(_result: QueryResult): QueryRows {
-  throw new CairnError('NotSupported', 'not supported: wire');
+
+export function decodeQueryResult(result: QueryResult): QueryRows {
+  return { columns: decodeFrame(result.columns), count: result.count };
 }
