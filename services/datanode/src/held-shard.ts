@@ -239,7 +239,7 @@ export class HeldShard {
       return holder && !stale && build.object && alive.has(build.indexId) ? [{ holder, build }] : [];
     });
     await mapLimit(wanted, this.#parts.openConcurrency, async ({ holder, build }) => {
-      const opened = await this.#indexes.open(build, alive.get(build.indexId));
+      const opened = await this.#indexes.open(build, alive.get(build.indexId), holder.segment.rows);
       if (opened) holder.attach(build.fieldId, build.buildId, opened.index, opened.file);
     });
   }
