@@ -18,7 +18,7 @@ import {
   valueAt,
   writeArrowFile,
 } from '../src/index.ts';
-import { anyColumn, field, readable } from './samples.ts';
+import { anyColumn, field, readable } from '../src/testing.ts';
 
 const valuesOf = (column: Column): unknown[] => Array.from({ length: column.length }, (_, row) => readable(valueAt(column, row)));
 

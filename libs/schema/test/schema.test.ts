@@ -21,7 +21,7 @@ import {
   selectDynamicKeys,
   valueAt,
 } from '../src/index.ts';
-import { field } from './samples.ts';
+import { field } from '../src/testing.ts';
 
 type Parts = Partial<FieldSchema> & { params?: Record<string, string> };
 const wireField = (name: string, dataType: number, { params = {}, ...more }: Parts = {}): FieldSchema => ({

@@ -21,9 +21,9 @@ import {
   takeBatch,
   valueAt,
 } from '@cairn/schema';
+import { field, readable, samples } from '@cairn/schema/testing';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { field, readable, samples } from '../../schema/test/samples.ts';
 import {
   DeleteBuffer,
   deletesAsOf,

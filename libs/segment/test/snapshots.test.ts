@@ -10,8 +10,8 @@ import {
   SnapshotRecord,
 } from '@cairn/proto/cairn/meta';
 import { DataType, encodeSchema, makeSchema } from '@cairn/schema';
+import { field } from '@cairn/schema/testing';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { field } from '../../schema/test/samples.ts';
 import {
   readSnapshot,
   type SnapshotContents,

@@ -1,6 +1,7 @@
+/** Fields and columns of every type for property tests, here and in the rooms above. */
 import fc from 'fast-check';
-import { type Column, DataType, type Field, type PlainValue } from '../src/index.ts';
-import { columnFromValues } from '../src/plain-values.ts';
+import { type Column, DataType, type Field, type PlainValue } from './index.ts';
+import { columnFromValues } from './plain-values.ts';
 
 export function field(type: DataType, more: Partial<Field> = {}): Field {
   return {
