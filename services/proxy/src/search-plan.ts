@@ -5,7 +5,7 @@ import type { SearchPlan } from '@cairn/proto/cairn/services';
 import type { KeyValuePair } from '@cairn/proto/milvus/common';
 import type { TemplateValue } from '@cairn/proto/milvus/schema';
 import type { Field } from '@cairn/schema';
-import { decodePlaceholderGroup } from './codec/placeholder-group.ts';
+import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
@@ -26,24 +26,26 @@ export interface PlannedSearch {
 export interface SearchInput {
   readonly filter: string;
   readonly templates: Readonly<Record<string, TemplateValue>>;
-  readonly placeholderGroup: Uint8Array;
+  /** A serialized placeholder group, or where the vectors come from otherwise. */
+  readonly vectors: Uint8Array | ((field: Field) => Promise<QueryVectors>);
   readonly searchParams: readonly KeyValuePair[];
   readonly outputFields: readonly string[];
 }
 
 /** InvalidParameter for whatever of the request does not fit the collection. */
-export function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): PlannedSearch {
+export async function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<PlannedSearch> {
   const { limits } = parts.config;
   const { schema } = entry;
   const params = readSearchParams(input.searchParams, limits);
   const field = searchedField(entry, params.annsField);
   const metric = metricOf(entry, field, parts.catalog.indexesOf(entry.record.id), params.metric);
-  const { nq, bytes } = decodePlaceholderGroup(input.placeholderGroup, field, limits);
   const expr: Expr = parseFilter(input.filter, schema, templateValues(input.templates));
   const output = resolveOutputFields(schema, input.outputFields);
   const groupBy = params.groupByField === '' ? undefined : fieldNamed(schema, params.groupByField);
   if (groupBy && params.offset > 0 && params.groupSize > 1)
     throw new CairnError('NotSupported', 'not supported: offset together with group_size above 1');
+  const { nq, bytes } =
+    typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, limits);
   const plan: SearchPlan = {
     fieldId: field.id,
     metric,

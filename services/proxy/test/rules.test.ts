@@ -1,6 +1,6 @@
 import { CairnError } from '@cairn/base';
 import { RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
-import { PlaceholderGroup, PlaceholderType, Status } from '@cairn/proto/milvus/common';
+import { PlaceholderGroup, PlaceholderType, type Status } from '@cairn/proto/milvus/common';
 import { MilvusServiceDefinition, RestoreSnapshotState } from '@cairn/proto/milvus/milvus';
 import { DataType as WireType } from '@cairn/proto/milvus/schema';
 import { schemaFromWire } from '@cairn/schema';
@@ -91,7 +91,15 @@ describe('a snapshot name', () => {
 });
 
 describe('a restore job in Milvus words', () => {
-  const job = RestoreJobRecord.fromPartial({ id: 7, snapshotName: 's', targetDatabaseName: 'd', targetCollectionName: 't', startMs: 1_000, totalBytes: 200, copiedBytes: 200 });
+  const job = RestoreJobRecord.fromPartial({
+    id: 7,
+    snapshotName: 's',
+    targetDatabaseName: 'd',
+    targetCollectionName: 't',
+    startMs: 1_000,
+    totalBytes: 200,
+    copiedBytes: 200,
+  });
   test.each([
     [RestoreJobState.RESTORE_PENDING, RestoreSnapshotState.RestoreSnapshotPending, 99],
     [RestoreJobState.RESTORE_EXECUTING, RestoreSnapshotState.RestoreSnapshotExecuting, 99],
@@ -104,7 +112,10 @@ describe('a restore job in Milvus words', () => {
   });
 
   test('a cancelled one says why; an ended one keeps its time', () => {
-    expect(restoreInfo({ ...job, state: RestoreJobState.RESTORE_CANCELLED, endMs: 2_500 }, 9_999)).toMatchObject({ reason: 'cancelled', timeCost: 1_500n });
+    expect(restoreInfo({ ...job, state: RestoreJobState.RESTORE_CANCELLED, endMs: 2_500 }, 9_999)).toMatchObject({
+      reason: 'cancelled',
+      timeCost: 1_500n,
+    });
   });
 });
 
@@ -114,7 +125,11 @@ describe('a placeholder group', () => {
   const vector = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
 
   test('gives the vectors back to back', () => {
-    const { nq, bytes } = decodePlaceholderGroup(group(PlaceholderType.FloatVector, [vector(1, 2, 3, 4), vector(5, 6, 7, 8)]), embedding, limits);
+    const { nq, bytes } = decodePlaceholderGroup(
+      group(PlaceholderType.FloatVector, [vector(1, 2, 3, 4), vector(5, 6, 7, 8)]),
+      embedding,
+      limits,
+    );
     expect(nq).toBe(2);
     expect(new Float32Array(bytes.buffer)).toEqual(Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8));
   });
@@ -132,7 +147,10 @@ describe('a placeholder group', () => {
   });
 
   test('with more vectors than the limit, or bytes that are none, is 1100', () => {
-    const three = group(PlaceholderType.FloatVector, [1, 2, 3].map((x) => vector(x, x, x, x)));
+    const three = group(
+      PlaceholderType.FloatVector,
+      [1, 2, 3].map((x) => vector(x, x, x, x)),
+    );
     expect(codeOf(() => decodePlaceholderGroup(three, embedding, { maxNq: 2 }))[1]).toContain('nq [3] is invalid');
     expect(codeOf(() => decodePlaceholderGroup(Uint8Array.of(1, 2, 3), embedding, limits))[0]).toBe(1100);
   });
@@ -142,8 +160,18 @@ describe('search parameters', () => {
   const pairs = (values: Record<string, string>) => Object.entries(values).map(([key, value]) => ({ key, value }));
 
   test('of the index come from params and from beside it', () => {
-    const params = readSearchParams(pairs({ topk: '10', params: '{"ef":64,"radius":0.5}', ef: '128', anns_field: 'v', metric_type: 'cosine', hints: '' }), limits);
-    expect(params).toMatchObject({ limit: 10, offset: 0, annsField: 'v', metric: 'COSINE', roundDecimal: -1, index: { ef: 128, radius: 0.5 } });
+    const params = readSearchParams(
+      pairs({ topk: '10', params: '{"ef":64,"radius":0.5}', ef: '128', anns_field: 'v', metric_type: 'cosine', hints: '' }),
+      limits,
+    );
+    expect(params).toMatchObject({
+      limit: 10,
+      offset: 0,
+      annsField: 'v',
+      metric: 'COSINE',
+      roundDecimal: -1,
+      index: { ef: 128, radius: 0.5 },
+    });
   });
 
   test.each([
@@ -161,7 +189,11 @@ describe('search parameters', () => {
   });
 
   test('a query: limit and offset', () => {
-    expect(readQueryParams(pairs({ limit: '5', offset: '2', iterator: 'True' }), limits)).toEqual({ limit: 5, offset: 2, ignoreGrowing: false });
+    expect(readQueryParams(pairs({ limit: '5', offset: '2', iterator: 'True' }), limits)).toEqual({
+      limit: 5,
+      offset: 2,
+      ignoreGrowing: false,
+    });
     expect(readQueryParams(pairs({ limit: '-1' }), limits).limit).toBeUndefined();
     expect(codeOf(() => readQueryParams(pairs({ limit: '0' }), limits))[0]).toBe(1100);
     expect(codeOf(() => readQueryParams(pairs({ offset: '3' }), limits))[0]).toBe(1100);
@@ -184,7 +216,11 @@ describe('output fields', () => {
   });
 
   test('without a dynamic field it is an error that names it', () => {
-    const fixed = schemaFromWire({ ...sampleSchema(), enableDynamicField: false, fields: sampleSchema().fields.filter((field) => !field.isDynamic) });
+    const fixed = schemaFromWire({
+      ...sampleSchema(),
+      enableDynamicField: false,
+      fields: sampleSchema().fields.filter((field) => !field.isDynamic),
+    });
     expect(codeOf(() => resolveOutputFields(fixed, ['extra']))).toEqual([1100, expect.stringContaining('field extra not exist')]);
     expect(WireType.FloatVector).toBe(101);
   });

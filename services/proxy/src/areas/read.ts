@@ -1,26 +1,29 @@
 import { CairnError } from '@cairn/base';
 import { parseFilter, serializeExpr } from '@cairn/expr';
 import type { ConsistencyLevel } from '@cairn/proto/milvus/common';
+import type { SearchRequest } from '@cairn/proto/milvus/milvus';
 import { decodeQueryResult, mergeRows } from '@cairn/query';
 import { columnToRaw, DataType, sliceBatch } from '@cairn/schema';
 import type { ResultField } from '../codec/field-data-encoder.ts';
 import type { QueryReply, ResultIds, SearchReply } from '../codec/results.ts';
 import { guaranteeOf } from '../guarantee.ts';
+import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
 import { resolveOutputFields, resultField, resultFields } from '../output-fields.ts';
 import type { ProxyParts } from '../parts.ts';
 import type { CollectionEntry } from '../proxy-catalog.ts';
 import { requireLoadedFor, shardsFor } from '../read-scope.ts';
 import type { RequestContext } from '../request-context.ts';
-import { readQueryParams } from '../search-params.ts';
-import { type PlannedSearch, planSearch } from '../search-plan.ts';
-import { runSearch, type SearchOutcome } from '../search-runner.ts';
+import { readQueryParams, readSearchParams } from '../search-params.ts';
+import { type PlannedSearch, planSearch, type SearchInput } from '../search-plan.ts';
+import { rounded, runSearch, type SearchOutcome } from '../search-runner.ts';
 import { notSupported, OK } from '../status.ts';
 import { templateValues } from '../templates.ts';
+import { vectorsOfKeys } from '../vectors-of-keys.ts';
 import { partitionIds } from './partition.ts';
 import { wireTimestamp } from './wire-forms.ts';
 
-type ReadMethods = 'search' | 'query';
+type ReadMethods = 'search' | 'hybridSearch' | 'query';
 
 const COUNT = 'count(*)';
 
@@ -50,22 +53,72 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       useDefault: request.useDefaultConsistency,
     });
 
+  const inputOf = (
+    request: SearchRequest,
+    context: RequestContext,
+    entry: CollectionEntry,
+    guaranteeTs: () => Promise<number>,
+  ): SearchInput => {
+    if (request.subReqs.length > 0) throw notSupported('sub_reqs in Search');
+    if (request.functionScore) throw notSupported('function_score in Search');
+    const { searchInput } = request;
+    if (!searchInput) throw new CairnError('InvalidParameter', 'a search needs query vectors or ids');
+    return {
+      filter: request.dsl,
+      templates: request.exprTemplateValues,
+      vectors:
+        searchInput.$case === 'ids'
+          ? async (field) => vectorsOfKeys(parts, context, entry, searchInput.value, field, await guaranteeTs())
+          : searchInput.value,
+      searchParams: request.searchParams,
+      outputFields: request.outputFields,
+    };
+  };
+
   return {
     search: async (request, context) => {
-      if (request.subReqs.length > 0) throw notSupported('sub_reqs in Search');
-      if (request.functionScore) throw notSupported('function_score in Search');
-      if (request.searchInput?.$case !== 'placeholderGroup') throw notSupported('Search by ids');
       const { entry, ids } = await open(request, context, 1);
-      const search = planSearch(parts, entry, {
-        filter: request.dsl,
-        templates: request.exprTemplateValues,
-        placeholderGroup: request.searchInput.value,
-        searchParams: request.searchParams,
-        outputFields: request.outputFields,
-      });
+      const guaranteeTs = () => guarantee(request, entry);
+      const search = await planSearch(parts, entry, inputOf(request, context, entry, guaranteeTs));
       await requireLoadedFor(parts, entry, ids);
-      const outcome = await runSearch(parts, context, search, { partitionIds: ids, guaranteeTs: await guarantee(request, entry) });
+      const outcome = await runSearch(parts, context, search, { partitionIds: ids, guaranteeTs: await guaranteeTs() });
       return searchReply(search, outcome);
+    },
+
+    hybridSearch: async (request, context) => {
+      if (request.functionScore) throw notSupported('function_score in HybridSearch');
+      if (request.requests.length === 0) throw new CairnError('InvalidParameter', 'hybrid search needs at least one search request');
+      const { entry, ids } = await open(request, context, 1);
+      const rank = new Map(request.rankParams.map(({ key, value }) => [key, value]));
+      const strategy = readRankStrategy(rank.get('strategy') ?? '', rank.get('params') ?? '', request.requests.length);
+      if ((rank.get('group_by_field') ?? '') !== '') throw notSupported('group_by_field in HybridSearch');
+      // The page and the digits are read as those of a search are.
+      const page = readSearchParams([...request.rankParams.filter(({ key }) => key !== 'params')], parts.config.limits);
+      await requireLoadedFor(parts, entry, ids);
+      const guaranteeTs = () => guarantee(request, entry);
+      const searches = await Promise.all(
+        request.requests.map((part) =>
+          planSearch(parts, entry, { ...inputOf(part, context, entry, guaranteeTs), outputFields: request.outputFields }),
+        ),
+      );
+      const [first] = searches;
+      const odd = searches.find((search) => search.plan.nq !== first.plan.nq);
+      if (odd)
+        throw new CairnError(
+          'InvalidParameter',
+          `nq of the parts of a hybrid search must be the same, got ${first.plan.nq} and ${odd.plan.nq}`,
+        );
+      const scope = { partitionIds: ids, guaranteeTs: await guaranteeTs() };
+      const outcomes = await Promise.all(searches.map((search) => runSearch(parts, context, search, scope)));
+      const ranked = rankHits(
+        outcomes.map((outcome, i) => ({ hits: outcome.hits, metric: searches[i].plan.metric })),
+        strategy,
+        entry.schema.primaryKey.id,
+        { nq: first.plan.nq, limit: page.limit, offset: page.offset },
+      );
+      const hits = rounded(ranked, page.roundDecimal);
+      const ts = Math.max(...outcomes.map((outcome) => outcome.ts));
+      return searchReply({ ...first, params: { ...first.params, limit: page.limit } }, { hits, ts });
     },
 
     query: async (request, context) => {
