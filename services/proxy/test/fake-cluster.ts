@@ -105,8 +105,14 @@ export class FakeCluster {
         });
         return { revision, ts: 0, id: 1 };
       },
-      allocTimestamps: async ({ count }) => ({ first: (this.#clock += count) - count }),
-      allocIds: async ({ count }) => ({ first: (this.#nextId += count) - count }),
+      allocTimestamps: async ({ count }) => {
+        this.#clock += count;
+        return { first: this.#clock - count };
+      },
+      allocIds: async ({ count }) => {
+        this.#nextId += count;
+        return { first: this.#nextId - count };
+      },
       createSnapshot: refuse,
       dropSnapshot: refuse,
       listSnapshots: refuse,
