@@ -1,8 +1,7 @@
 import { CairnError, hasCode, type Runtime, retry } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { commit, groupedPut, keys, plainPut } from '@cairn/catalog';
 import type { Compare, MetaStore } from '@cairn/meta';
-import { type DeltaLogRecord, PrefixRecord, type SegmentRecord, ShardRecord } from '@cairn/proto/cairn/meta';
-import { commitGrouped } from './grouped.ts';
+import { DeltaLogRecord, PrefixRecord, SegmentRecord, ShardRecord } from '@cairn/proto/cairn/meta';
 import type { Shard } from './shard.ts';
 
 const RETRY = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 10, maxDelayMs: 2000 };
@@ -70,19 +69,17 @@ export class FlushCommitter {
     if (prefixes.length > PREFIXES_PER_TXN) {
       if (!(await this.#allHold(prefixes))) return 'prefix dead';
     } else compares.push(...prefixes);
-    const { segments, deltaLogs } = flush;
+    const puts = [
+      ...flush.segments.map((record) => groupedPut(keys.segment(record.collectionId, record.id), SegmentRecord, record)),
+      ...flush.deltaLogs.map((record) => groupedPut(keys.delta(record.collectionId, record.id), DeltaLogRecord, record)),
+      plainPut(shardKey, ShardRecord, flush.shard),
+    ];
     return retry(
       this.#runtime,
       RETRY,
       async () => {
         try {
-          const done = await commitGrouped(this.#meta, this.#runtime, {
-            if: compares,
-            segments,
-            deltaLogs,
-            last: { key: shardKey, value: newBytes },
-          });
-          if (done) return 'committed';
+          if ((await commit(this.#meta, this.#runtime, { if: compares, puts })).succeeded) return 'committed';
         } catch (error) {
           if (!hasCode(error, 'StoreUnavailable')) throw error;
         }

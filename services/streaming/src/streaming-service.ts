@@ -1,5 +1,5 @@
 import { asCairnError, CairnError, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
-import { keys, NodeRegistration } from '@cairn/catalog';
+import { type CatalogView, keys, NodeRegistration } from '@cairn/catalog';
 import type { IndexPool } from '@cairn/index';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
@@ -13,7 +13,7 @@ import type {
 } from '@cairn/proto/cairn/services';
 import type { CallContext, Handlers, Transport } from '@cairn/rpc';
 import type { WalStore } from '@cairn/wal';
-import type { StreamingCatalog } from './catalog-face.ts';
+import { type StreamingCatalog, streamingCatalog } from './catalog-face.ts';
 import { ChannelOwner } from './channel-owner.ts';
 import { Coordinator, IdReserve, type StampSource } from './coordinator.ts';
 import { flushedSegments } from './flushed-segments.ts';
@@ -40,7 +40,7 @@ export interface StreamingOptions {
   readonly wal: WalStore;
   readonly transport: Transport;
   /** The process's view of the catalog; started and stopped by whoever made it. */
-  readonly catalog: StreamingCatalog;
+  readonly catalog: CatalogView;
   /** The process's one; started and stopped by whoever made it. */
   readonly pool: IndexPool;
   readonly config: Config;
@@ -72,6 +72,7 @@ export class StreamingService implements Service {
     shardStats: (request) => this.#shardStats(request),
   };
   readonly #options: StreamingOptions;
+  readonly #catalog: StreamingCatalog;
   readonly #settings: StreamingSettings;
   readonly #registration: NodeRegistration;
   readonly #watch: PrefixWatch;
@@ -88,8 +89,10 @@ export class StreamingService implements Service {
   #growingBytes = { value: 0, atMs: Number.NEGATIVE_INFINITY };
 
   constructor(options: StreamingOptions) {
-    const { meta, runtime, logger, config, transport, catalog, pool } = options;
+    const { meta, runtime, logger, config, transport, pool } = options;
+    const catalog = streamingCatalog(options.catalog);
     this.#options = options;
+    this.#catalog = catalog;
     this.#settings = streamingSettings(config);
     this.#registration = new NodeRegistration({
       ...{ meta, runtime, logger },
@@ -119,13 +122,13 @@ export class StreamingService implements Service {
   }
 
   async start(): Promise<void> {
-    const { meta, nodeId, catalog } = this.#options;
+    const { meta, nodeId } = this.#options;
     await this.#registration.start();
     this.lost.addEventListener('abort', () => this.#endAll('the lease of this node was lost'), { once: true });
     // Channels assigned to an earlier process under the same id are not ours: only what is assigned after we registered.
     this.#registeredRevision = (await meta.get(keys.node('streaming', nodeId)))?.createRevision ?? 0;
     this.#loads.start();
-    this.#catalogSubscription = catalog.onChange((collectionId) => this.#catalogChanged(collectionId));
+    this.#catalogSubscription = this.#catalog.onChange((collectionId) => this.#catalogChanged(collectionId));
     this.#watch.start();
   }
 
@@ -161,6 +164,7 @@ export class StreamingService implements Service {
     const { record, revision } = assignment;
     const next = new ChannelOwner({
       ...this.#options,
+      catalog: this.#catalog,
       proof: { channel, epoch: record.epoch, revision },
       stamps: this.#stamps,
       rowIds: this.#rowIds,
