@@ -27,6 +27,8 @@ class LmdbChannel extends LocalChannel {
   open = 0;
   /** An append failed: what was given out behind it must be taken away before the channel goes on. */
   broken = false;
+  /** Settles as the newest append does: after all before it, and not well if one of them failed. */
+  settled: Promise<void> = Promise.resolve();
   trimming: Promise<void> = Promise.resolve();
 
   constructor(name: string, number: number, first: number, last: number) {
@@ -124,23 +126,31 @@ export class LmdbWalStore implements WalStore {
     channel.tail += copies;
     const sequence = channel.tail;
     const value = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const before = channel.settled;
+    const settled = Promise.withResolvers<void>();
+    settled.promise.catch(() => undefined);
+    channel.settled = settled.promise;
     channel.open++;
     try {
       if (copies === 1) await this.#records.put([channel.number, sequence, subject], value);
       else {
         await this.#records.batch(() => {
-          for (let at = first; at <= sequence; at++) void this.#records.put([channel.number, at, subject], value);
+          // The batch settles for all of them.
+          for (let at = first; at <= sequence; at++) this.#records.put([channel.number, at, subject], value).catch(() => undefined);
         });
       }
+      // LMDB commits in order, but its promises need not resolve in it. Behind a failed append nothing counts, though it may be on disk for
+      // now; repair takes it away.
+      await before;
+      settled.resolve();
     } catch (error) {
       channel.broken = true;
+      settled.reject(error);
       throw storeUnavailable(name, `append of ${sequence}`, error);
     } finally {
       channel.open--;
       if (channel.broken && channel.open === 0) void this.#repair(channel);
     }
-    // Behind a failed append nothing counts, though it is on disk for now; repair takes it away.
-    if (channel.broken) throw storeUnavailable(name, `append of ${sequence} behind a failed one`);
     channel.last = sequence;
     channel.wake();
     return sequence;
@@ -151,6 +161,7 @@ export class LmdbWalStore implements WalStore {
     try {
       await this.#forget(channel, channel.last + 1, Number.MAX_SAFE_INTEGER);
       channel.tail = channel.last;
+      channel.settled = Promise.resolve();
       channel.broken = false;
     } catch (error) {
       this.#logger.error({ channel: channel.name, error }, 'channel of the embedded log stays closed for appends until a restart');
@@ -171,11 +182,8 @@ export class LmdbWalStore implements WalStore {
     const records: StoredRecord[] = [];
     let bytes = 0;
     let through = from - 1;
-    for (const key of this.#records.getKeys({
-      start: [channel.number, from, ''],
-      end: [channel.number, to + 1, ''],
-      limit: PAGE_RECORDS,
-    })) {
+    const range = { start: [channel.number, from, ''] as RecordKey, end: [channel.number, to + 1, ''] as RecordKey, limit: PAGE_RECORDS };
+    for (const key of this.#records.getKeys(range)) {
       const [, sequence, subject] = key;
       if (sequence !== through + 1)
         throw new CairnError('ObjectDamaged', `channel ${channel.name}: record ${through + 1} is missing before ${sequence}`);

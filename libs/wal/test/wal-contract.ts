@@ -158,6 +158,19 @@ export function describeWal(name: string, start: () => Promise<WalUnderTest>): v
       expect(Buffer.compare(record.bytes, large)).toBe(0);
     });
 
+    test('an append that has resolved is readable, and all before it, large records too', async () => {
+      const channel = await freshChannel();
+      const large = new Uint8Array(300 << 10);
+      await Promise.all(
+        Array.from({ length: 40 }, async (_, i) => {
+          const sequence = await store.append(channel, 'a', i % 3 === 0 ? large : bytesOf('small'), i);
+          expect((await store.state(channel)).lastSequence).toBeGreaterThanOrEqual(sequence);
+        }),
+      );
+      expect((await store.state(channel)).lastSequence).toBe(40);
+      expect((await readAll(store, channel)).length).toBe(40);
+    });
+
     test('reads from a position, up to another, of some subjects', async () => {
       const channel = await freshChannel();
       await fill(channel, 1500, (n) => (n % 3 === 0 ? 'del.a' : n % 3 === 1 ? 'ins.a' : 'ins.b'));
