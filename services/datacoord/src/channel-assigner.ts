@@ -1,6 +1,6 @@
 import { CairnError, type Logger, type Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { type Compare, type MetaEntry, scan } from '@cairn/meta';
+import type { Compare, MetaEntry } from '@cairn/meta';
 import { ChannelRecord, CollectionState } from '@cairn/proto/cairn/meta';
 import type { WalStore } from '@cairn/wal';
 import type { ChannelLoads } from './change-preparer.ts';
@@ -88,7 +88,7 @@ export class ChannelAssigner implements ChannelLoads {
 
   async #read(): Promise<Map<string, MetaEntry>> {
     const entries = new Map<string, MetaEntry>();
-    for await (const page of scan(this.#store.meta, keys.channels)) {
+    for await (const page of this.#store.pages(keys.channels)) {
       for (const entry of page) {
         const record = ChannelRecord.decode(entry.value);
         entries.set(record.channel, entry);

@@ -1,6 +1,6 @@
 import { asCairnError, CairnError, codeNameOf, ErrorCodes, hasCode, type Logger, type Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { type Compare, scan, TXN_MAX_OPS } from '@cairn/meta';
+import { type Compare, TXN_MAX_OPS } from '@cairn/meta';
 import { ControlAppliedRecord, ControlResultRecord } from '@cairn/proto/cairn/meta';
 import type { ControlRecord } from '@cairn/proto/cairn/wal';
 import type { Effects } from './changes/change.ts';
@@ -61,7 +61,7 @@ export class ControlApplier {
       this.#appliedBytes = entry.value;
       this.#applied = ControlAppliedRecord.decode(entry.value);
     }
-    for await (const page of scan(this.#store.meta, keys.controlResults)) {
+    for await (const page of this.#store.pages(keys.controlResults)) {
       for (const result of page) {
         const record = ControlResultRecord.decode(result.value);
         this.#results.set(record.requestId, record);

@@ -1,6 +1,5 @@
 import { asCairnError, CairnError, isRetriable, KeyedMutex, type Logger, type Runtime, retry } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { type MetaEntry, scan } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionRecord, CollectionState, CopyTaskRecord, GroupRecord, RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
 import { readSnapshot } from '@cairn/segment';
@@ -192,7 +191,7 @@ export class CopyJobs {
   }
 
   async #recordedTasks(jobId: number): Promise<Held<CopyTaskRecord>[]> {
-    return (await this.#list(keys.copyTasksOf(jobId))).map((entry) => ({
+    return (await this.#options.store.list(keys.copyTasksOf(jobId))).map((entry) => ({
       key: entry.key,
       revision: entry.modRevision,
       record: CopyTaskRecord.decode(entry.value),
@@ -268,7 +267,8 @@ export class CopyJobs {
     await control.submit(`restore-${jobId}-undo`, { $case: 'dropCollection', value });
     for (const prefix of [keys.segments(target), keys.deltas(target), keys.segmentIndexes(target)]) await this.#deleteAll(prefix);
     for (const prefix of [`segments/${target}/`, `deltas/${target}/`]) {
-      for (const entry of await this.#list(keys.prefix(prefix))) await prefixes.markDead(entry.key.slice(keys.prefixes.length));
+      for (const entry of await this.#options.store.list(keys.prefix(prefix)))
+        await prefixes.markDead(entry.key.slice(keys.prefixes.length));
     }
     await this.#deleteAll(keys.copyTasksOf(jobId));
     const state = reason.codeName === 'Cancelled' ? RestoreJobState.RESTORE_CANCELLED : RestoreJobState.RESTORE_FAILED;
@@ -294,14 +294,8 @@ export class CopyJobs {
     }
   }
 
-  async #list(prefix: string): Promise<MetaEntry[]> {
-    const entries: MetaEntry[] = [];
-    for await (const page of scan(this.#options.store.meta, prefix)) entries.push(...page);
-    return entries;
-  }
-
   async #deleteAll(prefix: string): Promise<void> {
-    const entries = await this.#list(prefix);
+    const entries = await this.#options.store.list(prefix);
     for (let at = 0; at < entries.length; at += DELETE_PAGE) {
       await this.#options.store.mustCommit({ deletes: entries.slice(at, at + DELETE_PAGE).map((entry) => entry.key) });
     }

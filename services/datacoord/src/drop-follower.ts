@@ -1,6 +1,5 @@
 import type { Logger, Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { scan } from '@cairn/meta';
 import { CollectionState, SegmentIndexRecord, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import { putRecord } from './changes/change.ts';
 import { pagesOf } from './control-applier.ts';
@@ -82,7 +81,7 @@ export class DropFollower {
   /** Marks sealed segments dropped where `droppedTs` of their partition gives a time. */
   async #dropSegments(collectionId: number, droppedTs: (partitionId: number) => number | undefined): Promise<void> {
     let count = 0;
-    for await (const page of scan(this.#store.meta, keys.segments(collectionId))) {
+    for await (const page of this.#store.pages(keys.segments(collectionId))) {
       const puts: Put[] = [];
       for (const entry of page) {
         const record = SegmentRecord.decode(entry.value);
@@ -101,7 +100,7 @@ export class DropFollower {
     const signature = `builds/${collectionId}/${this.#store.state.indexesOf(collectionId).map((index) => index.id)}`;
     if (this.#done.has(signature)) return;
     const gone: string[] = [];
-    for await (const page of scan(this.#store.meta, keys.segmentIndexes(collectionId))) {
+    for await (const page of this.#store.pages(keys.segmentIndexes(collectionId))) {
       // Looked up after the page was read: a build is recorded only once its index is in the state.
       const now = new Set(this.#store.state.indexesOf(collectionId).map((index) => index.id));
       for (const entry of page) if (!now.has(SegmentIndexRecord.decode(entry.value).indexId)) gone.push(entry.key);

@@ -1,5 +1,5 @@
 import { CairnError, hasCode, type Logger, type Runtime, retry } from '@cairn/base';
-import { type Compare, type Leadership, type MetaStore, type Op, scan, type TxnResult } from '@cairn/meta';
+import type { Compare, Leadership, MetaEntry, MetaStore, Op, TxnResult } from '@cairn/meta';
 import { CatalogState } from './catalog-state.ts';
 
 export interface Put {
@@ -49,8 +49,29 @@ export class LeaderStore {
   /** Reads what the state mirrors. Stable, since only a leader writes it and we lead. */
   async load(): Promise<void> {
     for (const prefix of CatalogState.prefixes) {
-      for await (const page of scan(this.meta, prefix)) for (const entry of page) this.state.put(entry);
+      for await (const page of this.pages(prefix)) for (const entry of page) this.state.put(entry);
     }
+  }
+
+  /** All entries of a prefix as of one revision, page by page; each page is asked for until the store answers. */
+  async *pages(prefix: string): AsyncGenerator<readonly MetaEntry[]> {
+    let after: string | undefined;
+    let revision: number | undefined;
+    for (;;) {
+      const options = { prefix, ...(after === undefined ? {} : { after }), ...(revision === undefined ? {} : { revision }) };
+      const page = await this.retrying(() => this.meta.range(options));
+      revision ??= page.revision;
+      if (page.entries.length > 0) yield page.entries;
+      if (!page.more) return;
+      after = page.entries.at(-1)?.key;
+    }
+  }
+
+  /** All entries of a prefix as of one revision. */
+  async list(prefix: string): Promise<MetaEntry[]> {
+    const entries: MetaEntry[] = [];
+    for await (const page of this.pages(prefix)) entries.push(...page);
+    return entries;
   }
 
   /**
@@ -116,6 +137,11 @@ export class LeaderStore {
         if (attempt % 10 === 1) this.#logger.warn({ error, attempt }, 'meta store is away, trying again');
       },
     };
-    return retry(this.#runtime, policy, work, this.#stop);
+    try {
+      return await retry(this.#runtime, policy, work, this.#stop);
+    } catch (error) {
+      if (this.#stop.aborted) throw new CairnError('ServiceNotReady', 'this coordinator no longer leads', { cause: error });
+      throw error;
+    }
   }
 }

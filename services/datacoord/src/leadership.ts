@@ -1,11 +1,11 @@
-import { asCairnError, type Logger, type Runtime, type Service } from '@cairn/base';
+import { asCairnError, type Logger, type Runtime, retry, type Service } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { createElection, type Leadership, type MetaStore } from '@cairn/meta';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 
 /** What runs while this node leads. */
 export interface Term {
-  /** Resolves when it serves. */
+  /** Resolves when it serves, or has failed to (then `over` settles). Never rejects. */
   start(): Promise<void>;
   /** Ends everything at once; resolves when it has ended. */
   stop(reason: string): Promise<void>;
@@ -26,6 +26,7 @@ export interface LeadershipOptions {
 
 /** Pause before the next campaign after a term that failed, so that a broken store is not hammered. */
 const AFTER_FAILURE_MS = 500;
+const RESIGN = { attempts: 5, firstDelayMs: 20, maxDelayMs: 500 };
 
 /** Campaigns for ever: leads, and when leadership is lost stops everything at once and campaigns again. */
 export class LeadershipCampaign implements Service {
@@ -65,7 +66,7 @@ export class LeadershipCampaign implements Service {
   }
 
   async #lead(leadership: Leadership): Promise<string> {
-    const { begin, logger, nodeId } = this.#options;
+    const { begin, logger, runtime } = this.#options;
     const ended = Promise.withResolvers<string>();
     const onLost = () => ended.resolve('leadership was lost');
     const onStop = () => ended.resolve('the service stops');
@@ -76,16 +77,17 @@ export class LeadershipCampaign implements Service {
     try {
       if (leadership.lost.aborted) onLost();
       if (this.#stop.signal.aborted) onStop();
-      const started = term.start().then(() => logger.info({ nodeId }, 'leading coordinator'));
-      reason = await Promise.race([ended.promise, term.over, started.then(() => Promise.race([ended.promise, term.over]))]);
+      void term.start();
+      reason = await Promise.race([ended.promise, term.over]);
       return reason;
     } finally {
       leadership.lost.removeEventListener('abort', onLost);
       this.#stop.signal.removeEventListener('abort', onStop);
       await term.stop(reason);
-      await leadership
-        .resign()
-        .catch((error: unknown) => logger.debug({ error: asCairnError(error).message }, 'resigning failed; the lease will end by itself'));
+      // A lease that is not revoked keeps everybody waiting, this node too.
+      await retry(runtime, RESIGN, () => leadership.resign()).catch((error: unknown) =>
+        logger.warn({ error: asCairnError(error).message }, 'resigning failed; the lease will end by itself'),
+      );
     }
   }
 }

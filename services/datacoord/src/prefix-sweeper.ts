@@ -1,6 +1,5 @@
 import type { Logger, Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { scan } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { PrefixRecord } from '@cairn/proto/cairn/meta';
 import { putRecord } from './changes/change.ts';
@@ -69,7 +68,7 @@ export class PrefixSweeper {
 
   async #scan(): Promise<void> {
     this.#scannedAt = this.#runtime.monotonic();
-    for await (const page of scan(this.#store.meta, keys.prefixes)) {
+    for await (const page of this.#store.pages(keys.prefixes)) {
       for (const entry of page) {
         const record = PrefixRecord.decode(entry.value);
         if (record.dead) this.#dead.set(record.prefix, record);

@@ -169,6 +169,7 @@ export class LeaderTerm implements Term {
     drops.poke();
     new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
     this.#serving = true;
+    logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch }, 'leading coordinator');
   }
 
   /** Raised in every term: the control channel is fenced with it, and tasks of earlier leaders are told apart by it. */
