@@ -85,8 +85,8 @@ export class HeldShard {
   load(request: LoadSegmentsRequest): Promise<boolean> {
     return this.#mutex.run('load', async () => {
       if (this.#closed) return false;
-      const refreshed = this.#takeSchema(request);
-      const wanted = [...refreshed, ...request.segments.filter((record) => !this.#holders.has(record.id))];
+      this.#takeSchema(request);
+      const wanted = request.segments.filter((record) => !this.#holders.has(record.id));
       const opened = await this.#open(wanted);
       try {
         await this.#join(request, opened);
@@ -131,17 +131,15 @@ export class HeldShard {
     return empty;
   }
 
-  /** Takes the request's schema; answers the segments that were opened under an older one, to be opened anew. */
-  #takeSchema(request: LoadSegmentsRequest): SegmentRecord[] {
+  #takeSchema(request: LoadSegmentsRequest): void {
     this.#collectionId = request.collectionId;
-    if (Buffer.compare(this.#schemaBytes, request.schema) === 0) return [];
+    if (Buffer.compare(this.#schemaBytes, request.schema) === 0) return;
     const schema = decodeSchema(request.schema);
-    const before = this.#schema ? highestField(this.#schema) : Number.POSITIVE_INFINITY;
     // An owner that lags behind does not take a field away again: fields are only ever added.
-    if (this.#schema && highestField(schema) < before) return [];
+    if (this.#schema && highestField(schema) < highestField(this.#schema)) return;
     this.#schemaBytes = request.schema;
     this.#schema = schema;
-    return highestField(schema) > before ? [...this.#holders.values()].map((holder) => holder.record) : [];
+    for (const holder of this.#holders.values()) holder.segment.updateSchema(schema);
   }
 
   async #open(records: readonly SegmentRecord[]): Promise<SegmentHolder[]> {
@@ -171,20 +169,13 @@ export class HeldShard {
       !this.#tail || this.#history.base <= flushed.checkpoint,
       `shard ${this.vchannel}: deletes between flushed and kept ones are missing`,
     );
-    const replaced: SegmentHolder[] = [];
     for (const holder of opened) {
       for (const entry of this.#history.after(flushed.checkpoint)) applyTo(holder, entry);
-      const before = this.#holders.get(holder.record.id);
-      if (before) {
-        holder.takeIndexes(before);
-        replaced.push(before);
-      }
       this.#holders.set(holder.record.id, holder);
     }
     if (!this.#tail) this.#follow(request.channel, flushed.checkpoint);
     // Later requests bring at least these logs, so older deletes need not be kept. The tail may still be behind: what it brings is in the logs too.
     this.#history.forget(Math.min(flushed.checkpoint, this.appliedDeletes));
-    await Promise.all(replaced.map((holder) => holder.retire()));
   }
 
   #follow(channel: string, applied: number): void {

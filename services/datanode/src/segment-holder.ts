@@ -4,7 +4,6 @@ import type { LocalFile } from './local-files.ts';
 
 interface HeldIndex {
   readonly buildId: number;
-  readonly index: LoadedVectorIndex;
   readonly file: LocalFile;
 }
 
@@ -34,16 +33,8 @@ export class SegmentHolder {
     const before = this.#indexes.get(fieldId)?.file;
     // A search under way may still use the one before; it goes with the segment.
     if (before) this.#replaced.push(before);
-    this.#indexes.set(fieldId, { buildId, index, file });
+    this.#indexes.set(fieldId, { buildId, file });
     this.segment.attachIndex(fieldId, index);
-  }
-
-  /** Takes over the indexes of the holder that this one replaces (the same segment under a newer schema). */
-  takeIndexes(from: SegmentHolder): void {
-    for (const [fieldId, { buildId, index, file }] of from.#indexes) this.attach(fieldId, buildId, index, file);
-    this.#replaced.push(...from.#replaced);
-    from.#indexes.clear();
-    from.#replaced = [];
   }
 
   /** Runs a read over these segments; none of them closes before it ends. */

@@ -5,7 +5,17 @@ import { MemoryObjectStore } from '@cairn/objects';
 import { DeltaLogRecord, SegmentRecord, ShardRecord } from '@cairn/proto/cairn/meta';
 import { LoadSegmentsRequest } from '@cairn/proto/cairn/services';
 import { DataKind, DataRecord } from '@cairn/proto/cairn/wal';
-import { DataType, encodeFrame, encodeSchema, keyColumn, makeBatch, makeSchema, type PlainValue, valueAt } from '@cairn/schema';
+import {
+  type CollectionSchema,
+  DataType,
+  encodeFrame,
+  encodeSchema,
+  keyColumn,
+  makeBatch,
+  makeSchema,
+  type PlainValue,
+  valueAt,
+} from '@cairn/schema';
 import { type Deletes, type SealedSegment, writeDeltaLog } from '@cairn/segment';
 import { type ChannelWriter, MemoryWalStore, openChannelWriter } from '@cairn/wal';
 import { DeltaLogs } from '../src/delta-logs.ts';
@@ -58,6 +68,7 @@ export class FakeSegment {
   readonly insertedAt: number;
   readonly deletedAt = new Map<PlainValue, number>();
   closed = false;
+  fields = 0;
 
   constructor(keys: readonly number[], insertedAt: number) {
     this.keys = keys.map(BigInt);
@@ -77,6 +88,10 @@ export class FakeSegment {
   /** Keys that a reader at `readTs` sees. */
   alive(readTs = Number.MAX_SAFE_INTEGER): number[] {
     return this.keys.filter((key) => (this.deletedAt.get(key) ?? Number.POSITIVE_INFINITY) > readTs).map(Number);
+  }
+
+  updateSchema(schema: CollectionSchema): void {
+    this.fields = schema.fields.length;
   }
 
   async close(): Promise<void> {
