@@ -17,7 +17,9 @@ export async function checkRows(client: MilvusClient, collection: string, model:
     batchSize: 1000,
   });
   for await (const batch of iterator) {
-    for (const found of batch) {
+    for (const { $meta, ...fields } of batch) {
+      // Keys of the dynamic field come as one object, `$meta`.
+      const found: Record<string, unknown> = { ...fields, ...($meta as unknown as object) };
       const name = String(found['name']);
       if (seen.has(name)) throw new Error(`${collection}: row ${name} came twice`);
       seen.add(name);

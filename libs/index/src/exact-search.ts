@@ -21,8 +21,8 @@ export interface ExactTask {
 
 /** Distances that the native library keeps at once (16 bytes each): 64 MB. */
 const DISTANCES_AT_ONCE = 4_000_000;
-/** Floats that a gather copies at once: 4 MB. */
-const GATHER_FLOATS = 1_048_576;
+/** Floats that a gather copies at once: 1 MB, so that a block is still in the processor's cache when it is compared. */
+const GATHER_FLOATS = 262_144;
 /** Above this share of matching rows a scan of everything is cheaper than copying the matches together. Measured: 0.07 against 0.3 µs a row at 384 dimensions. */
 const SCAN_SHARE = 0.25;
 
@@ -99,9 +99,11 @@ function gatherAll(
   const matches = rowsOfBits(eligible);
   const blockRows = Math.max(256, Math.min(matches.length, Math.floor(GATHER_FLOATS / dim)));
   const step = Math.max(1, Math.floor(DISTANCES_AT_ONCE / blockRows));
+  const scratch = new Float32Array(blockRows * dim);
   for (let at = 0; at < matches.length; at += blockRows) {
     const rows = matches.subarray(at, at + blockRows);
-    const block = new Float32Array(rows.length * dim);
+    // One buffer for all blocks: a short last one is a shorter view from the same start.
+    const block = scratch.subarray(0, rows.length * dim);
     gatherFloats(column, rows, block);
     for (let from = 0; from < nq; from += step) {
       const end = Math.min(nq, from + step);

@@ -74,7 +74,7 @@ const HNSW_PARAMS: readonly ParamRange[] = [
   { name: 'efConstruction', least: 1, most: 65_536, fallback: 160 },
 ];
 /** Breadth of a graph search when none is asked for; at least 1.5 times the number of hits is used. */
-export const DEFAULT_EF = 96;
+export const DEFAULT_EF = 64;
 export const MAX_EF = 32_768;
 
 const kindOf = (field: Field): Kind => KIND_OF_TYPE.get(field.type) ?? 'scalar';

@@ -57,7 +57,7 @@ export class RpcServer {
     this.#server = new Server(serverOptions);
   }
 
-  /** Adds a service before `listen`. Methods without a handler, and those that stream requests, answer UNIMPLEMENTED. */
+  /** Adds a service, before or after `listen`. Methods without a handler, and those that stream requests, answer UNIMPLEMENTED. */
   add<D extends ServiceDefinition, C extends Codecs<D> = Record<never, never>>(definition: D, handlers: Handlers<D, C>, codecs?: C): void {
     const methods: Record<string, GrpcServiceDefinition[string]> = {};
     const implementation: Record<string, handleUnaryCall<Buffer, Buffer> | handleServerStreamingCall<Buffer, Buffer>> = {};

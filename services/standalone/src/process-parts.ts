@@ -22,7 +22,12 @@ const WAIT_MAX_MS = 2_000;
 const NODE_ID_LENGTH = 8;
 
 /** Clock, log and stores of this process. Waits for stores that are not there yet, and says for which. */
-export async function openProcess(role: string, config: Config, signal: AbortSignal, logMixin?: () => Record<string, unknown>): Promise<ProcessParts> {
+export async function openProcess(
+  role: string,
+  config: Config,
+  signal: AbortSignal,
+  logMixin?: () => Record<string, unknown>,
+): Promise<ProcessParts> {
   const runtime = new SystemRuntime();
   const nodeId = config.node.id || `${role}-${randomId(runtime).slice(0, NODE_ID_LENGTH)}`;
   const logger = createLogger({ level: config.log.level, ...(logMixin ? { mixin: logMixin } : {}) }).child({ role, node: nodeId });
@@ -34,7 +39,13 @@ export async function openProcess(role: string, config: Config, signal: AbortSig
   return { config, runtime, logger, nodeId, meta, objects, wal, close };
 }
 
-async function waitFor(what: string, store: { ping(): Promise<void> }, runtime: Runtime, logger: Logger, signal: AbortSignal): Promise<void> {
+async function waitFor(
+  what: string,
+  store: { ping(): Promise<void> },
+  runtime: Runtime,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
   for (let delay = WAIT_FIRST_MS; ; delay = Math.min(delay * 2, WAIT_MAX_MS)) {
     try {
       return await store.ping();

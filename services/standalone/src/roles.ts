@@ -1,4 +1,4 @@
-import { type Config, CairnError, type Logger, type Runtime, type Service } from '@cairn/base';
+import { CairnError, type Config, type Logger, type Runtime, type Service } from '@cairn/base';
 import type { CatalogView } from '@cairn/catalog';
 import { DataCoordService, dataCoordSettings } from '@cairn/datacoord';
 import { DataNodeService } from '@cairn/datanode';
@@ -42,18 +42,35 @@ export function makeRole(role: InnerRole, parts: RoleParts, host: RoleHost): Ser
   const options = { ...parts, address };
   switch (role) {
     case 'datacoord': {
-      const supervisor = new RoleSupervisor(role, parts.runtime, parts.logger, () => new DataCoordService({ ...options, settings: dataCoordSettings(parts.config) }));
-      host.serve(role, DataCoordDefinition, delegate(DataCoordDefinition, role, () => supervisor.current?.handlers));
+      const supervisor = new RoleSupervisor(
+        role,
+        parts.runtime,
+        parts.logger,
+        () => new DataCoordService({ ...options, settings: dataCoordSettings(parts.config) }),
+      );
+      host.serve(
+        role,
+        DataCoordDefinition,
+        delegate(DataCoordDefinition, role, () => supervisor.current?.handlers),
+      );
       return supervisor;
     }
     case 'streaming': {
       const supervisor = new RoleSupervisor(role, parts.runtime, parts.logger, () => new StreamingService(options));
-      host.serve(role, StreamingDefinition, delegate(StreamingDefinition, role, () => supervisor.current?.handlers));
+      host.serve(
+        role,
+        StreamingDefinition,
+        delegate(StreamingDefinition, role, () => supervisor.current?.handlers),
+      );
       return supervisor;
     }
     case 'datanode': {
       const supervisor = new RoleSupervisor(role, parts.runtime, parts.logger, () => new DataNodeService(options));
-      host.serve(role, DataNodeDefinition, delegate(DataNodeDefinition, role, () => supervisor.current?.handlers));
+      host.serve(
+        role,
+        DataNodeDefinition,
+        delegate(DataNodeDefinition, role, () => supervisor.current?.handlers),
+      );
       return supervisor;
     }
     default:

@@ -384,6 +384,11 @@ export class ChannelOwner {
     return { shard, tickets: this.#flusher.pending(shard), ts: log.appliedTs };
   }
 
+  /** Ids of segments that are sealed and whose flush is not committed yet. */
+  async sealedUnflushed(shard: Shard): Promise<number[]> {
+    return (await Promise.all(this.#flusher.pending(shard).map((ticket) => ticket.segmentIds))).flat();
+  }
+
   /** Puts Barrier{snapshot, T} into the log and flushes the shard up to it. Repeating it is safe. */
   async barrier(request: BarrierRequest, context: CallContext): Promise<BarrierResponse> {
     const shard = await this.shard(request.vchannel, request.collectionId, context.signal);

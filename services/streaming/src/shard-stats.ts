@@ -19,8 +19,8 @@ export async function shardStats(meta: MetaStore, owner: ChannelOwner, shard: Sh
     loadedRows: progress?.loadedRows ?? 0,
     loaded: progress?.complete ?? false,
     checkpointTs: shard.record.checkpointTs,
-    // They have ids only once they are sealed.
-    growingSegmentIds: [],
+    // Growing rows have no id before they are sealed, so nobody can ask for them by one.
+    growingSegmentIds: await owner.sealedUnflushed(shard),
     growingBytes: growing.bytes,
     checkpoint: shard.checkpoint,
     tail: owner.appliedSequence,
