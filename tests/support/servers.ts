@@ -388,7 +388,8 @@ export async function startMinio(options: StartOptions = {}): Promise<MinioServe
     ownsDir,
     args: ['server', '--quiet', '--address', `127.0.0.1:${port}`, join(dir, 'data')],
     env: { MINIO_ROOT_USER: accessKeyId, MINIO_ROOT_PASSWORD: secretAccessKey, MINIO_BROWSER: 'off', MINIO_UPDATE: 'off', HOME: dir },
-    ready: async () => (await fetch(`${endpoint}/minio/health/ready`, { signal: AbortSignal.timeout(2000) })).ok,
+    // An anonymous request is refused once the server is up; its health page is ready earlier than its accounts and answers 503 to real calls.
+    ready: async () => (await fetch(endpoint, { redirect: 'manual', signal: AbortSignal.timeout(2000) })).status === 403,
   });
   return started([server], {
     endpoint,
