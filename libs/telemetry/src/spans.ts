@@ -1,7 +1,6 @@
 import { hasCode } from '@cairn/base';
 import { type Attributes, context, isSpanContextValid, type Span, SpanStatusCode, trace } from '@opentelemetry/api';
 
-const tracer = trace.getTracer('cairn');
 const nothing: Record<string, unknown> = {};
 
 /**
@@ -9,7 +8,8 @@ const nothing: Record<string, unknown> = {};
  * is no error of ours). The span is given to add attributes that are known later.
  */
 export function withSpan<T>(name: string, attributes: Attributes, work: (span: Span) => Promise<T>): Promise<T> {
-  return tracer.startActiveSpan(name, { attributes }, async (span) => {
+  // Asked for each time: a tracer that is kept stays with the telemetry that was running at its first span.
+  return trace.getTracer('cairn').startActiveSpan(name, { attributes }, async (span) => {
     try {
       return await work(span);
     } catch (error) {

@@ -77,13 +77,17 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
       stopObserving();
       forgetMeter();
       // A collector that is gone must not hold up the end of the process.
-      const late = options.runtime
-        .sleep(SHUTDOWN_MS)
-        .then(() => options.logger.warn({ limitMs: SHUTDOWN_MS }, 'spans that waited for the collector are dropped'));
-      const done = Promise.all([tracing.shutdown(), measuring.shutdown()]).catch((error: unknown) =>
-        options.logger.warn({ error }, 'telemetry did not end cleanly'),
+      const late = Promise.withResolvers<void>();
+      const timer = options.runtime.after(SHUTDOWN_MS, () => {
+        options.logger.warn({ limitMs: SHUTDOWN_MS }, 'spans that waited for the collector are dropped');
+        late.resolve();
+      });
+      const done = Promise.all([tracing.shutdown(), measuring.shutdown()]).then(
+        () => undefined,
+        (error: unknown) => options.logger.warn({ error }, 'telemetry did not end cleanly'),
       );
-      await Promise.race([done, late]);
+      await Promise.race([done, late.promise]);
+      timer.cancel();
       trace.disable();
       context.disable();
       propagation.disable();
