@@ -1,15 +1,15 @@
 import { deferred, silentLogger } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { GroupRecord, IndexBuildState, NodeRecord, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
-import { DataNodeDefinition, type LoadSegmentsRequest } from '@cairn/proto/cairn/services';
+import { GroupRecord, IndexBuildState, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import { InProcessNetwork } from '@cairn/rpc';
 import { valueAt } from '@cairn/schema';
-import { openSegment, readDeltaLog, type SealedSegment } from '@cairn/segment';
+import type { SealedSegment } from '@cairn/segment';
 import { afterEach, describe, expect, it } from 'vitest';
 import { NodeLoads } from '../src/node-loads.ts';
 import { placeSegment } from '../src/placement.ts';
 import type { Shard } from '../src/shard.ts';
 import type { ReadView, ShardView } from '../src/shard-view.ts';
+import { FakeDataNode } from './fake-datanode.ts';
 import { byId, COLLECTION, callContext, DEFAULT_PARTITION, OTHER_PARTITION, type Row, SHARDS, World } from './world.ts';
 
 let world: World;
@@ -17,62 +17,11 @@ let network: InProcessNetwork;
 let loads: NodeLoads;
 let nodes: FakeDataNode[];
 
-/** Holds what it is told to, as a datanode does: empty when it starts, gone when its key is. */
-class FakeDataNode {
-  readonly id: string;
-  readonly held = new Map<number, SealedSegment>();
-  readonly loads: LoadSegmentsRequest[] = [];
-  readonly releases: number[][] = [];
-  /** Loading waits for it. */
-  gate: Promise<void> | undefined;
-  #serving: { close(): void } | undefined;
-
-  constructor(id: string) {
-    this.id = id;
-    nodes.push(this);
-  }
-
-  get address(): string {
-    return `inproc:${this.id}`;
-  }
-
-  async start(): Promise<void> {
-    const unused = async (): Promise<never> => {
-      throw new Error('not in this test');
-    };
-    this.#serving = network.serve(this.address, DataNodeDefinition, {
-      loadSegments: (request) => this.#load(request),
-      releaseSegments: async ({ segmentIds }) => {
-        this.releases.push(segmentIds);
-        for (const id of segmentIds.length > 0 ? segmentIds : [...this.held.keys()]) this.held.delete(id);
-        return {};
-      },
-      search: unused,
-      query: unused,
-      runTask: () => {
-        throw new Error('not in this test');
-      },
-    });
-    const value = NodeRecord.encode(NodeRecord.fromPartial({ id: this.id, role: 'datanode', address: this.address })).finish();
-    await world.meta.txn({ then: [{ kind: 'put', key: keys.node('datanode', this.id), value }] });
-  }
-
-  async kill(): Promise<void> {
-    this.#serving?.close();
-    this.held.clear();
-    await world.meta.txn({ then: [{ kind: 'delete', key: keys.node('datanode', this.id) }] });
-  }
-
-  async #load(request: LoadSegmentsRequest): Promise<Record<never, never>> {
-    this.loads.push(request);
-    await this.gate;
-    for (const record of request.segments) {
-      const segment = await openSegment({ objects: world.objects, runtime: world.runtime, record, schema: world.catalog.schema });
-      for (const { object } of request.deltaLogs) if (object) segment.applyDeletes(await readDeltaLog(world.objects, object));
-      this.held.set(record.id, segment);
-    }
-    return {};
-  }
+function datanode(id: string): FakeDataNode {
+  const { meta, objects, runtime, catalog } = world;
+  const node = new FakeDataNode({ meta, objects, runtime, network, schema: () => catalog.schema }, id);
+  nodes.push(node);
+  return node;
 }
 
 async function open(): Promise<World> {
@@ -163,7 +112,7 @@ async function until(condition: () => boolean): Promise<void> {
 describe('a view of a loaded shard', () => {
   it('shows each row once, growing, while it is flushed, and sealed', async () => {
     await open();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     await load();
     let reading = true;
     let reads = 0;
@@ -196,7 +145,7 @@ describe('a view of a loaded shard', () => {
 
   it('reads the growing source until the datanode has loaded the sealed one', async () => {
     await open();
-    const node = new FakeDataNode('a');
+    const node = datanode('a');
     const gate = deferred<void>();
     node.gate = gate.promise;
     await node.start();
@@ -224,13 +173,13 @@ describe('a view of a loaded shard', () => {
     await load();
     await expect(read([], AbortSignal.timeout(50))).rejects.toMatchObject({ codeName: 'CollectionNotFullyLoaded', retriable: true });
     const reading = read();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     expect(await reading).toEqual(rowsOf(0, 10));
   });
 
   it('moves segments of a dead datanode to a living one; reads wait meanwhile', async () => {
     await open();
-    for (const id of ['a', 'b']) await new FakeDataNode(id).start();
+    for (const id of ['a', 'b']) await datanode(id).start();
     await load();
     for (let i = 0; i < 6; i++) {
       await world.owner.write(world.request(0, { rows: rowsOf(i * 10, 10) }), callContext());
@@ -246,7 +195,7 @@ describe('a view of a loaded shard', () => {
 
   it('a datanode that joins takes its share; the old holder lets go only when no request uses it', async () => {
     await open();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     await load();
     for (let i = 0; i < 8; i++) {
       await world.owner.write(world.request(0, { rows: rowsOf(i * 10, 10) }), callContext());
@@ -254,7 +203,7 @@ describe('a view of a loaded shard', () => {
     }
     await until(() => view().progress.loadedRows === 80);
     const sources = await view().acquire([], callContext().signal);
-    const joined = new FakeDataNode('b');
+    const joined = datanode('b');
     await joined.start();
     await until(
       () =>
@@ -273,7 +222,7 @@ describe('a view of a loaded shard', () => {
 
   it('loads again what a datanode turns out not to hold', async () => {
     await open();
-    const node = new FakeDataNode('a');
+    const node = datanode('a');
     await node.start();
     await load();
     await world.owner.write(world.request(0, { rows: rowsOf(0, 10) }), callContext());
@@ -289,7 +238,7 @@ describe('a view of a loaded shard', () => {
 
   it('sends a segment again when an index of it is finished', async () => {
     await open();
-    const node = new FakeDataNode('a');
+    const node = datanode('a');
     await node.start();
     world.catalog.indexes = () => [{ id: 7, droppedTs: 0 } as never];
     await load();
@@ -316,7 +265,7 @@ describe('a view of a loaded shard', () => {
 
   it('shows segments of a group only once it is published, then all at once', async () => {
     await open();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     await world.owner.write(world.request(0, { rows: rowsOf(0, 10) }), callContext());
     await flush();
     const [flushed] = await world.segments();
@@ -337,7 +286,7 @@ describe('a view of a loaded shard', () => {
 
   it('reads only the partitions that are loaded, and none that is dropped', async () => {
     await open();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     await world.owner.write(world.request(0, { rows: rowsOf(0, 5) }), callContext());
     await world.owner.write(world.request(0, { rows: rowsOf(10, 5), partition: OTHER_PARTITION }), callContext());
     await flush();
@@ -357,7 +306,7 @@ describe('a view of a loaded shard', () => {
 
   it('of a released collection is let go once reads are done; loading again works', async () => {
     await open();
-    const node = new FakeDataNode('a');
+    const node = datanode('a');
     await node.start();
     await load();
     await world.owner.write(world.request(0, { rows: rowsOf(0, 10) }), callContext());
@@ -379,7 +328,7 @@ describe('a view of a loaded shard', () => {
 
   it('of a new owner reads everything, what the old one had flushed and what it had not', async () => {
     await open();
-    await new FakeDataNode('a').start();
+    await datanode('a').start();
     await load();
     await world.owner.write(world.request(0, { rows: rowsOf(0, 10) }), callContext());
     await flush();
