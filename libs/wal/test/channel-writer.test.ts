@@ -13,7 +13,7 @@ import {
 import { FaultyWalStore, type WalCall, type WalFault } from '../src/testing.ts';
 import { bytesOf, logger, payloads, runtime, textOf } from './wal-contract.ts';
 
-const RUNS = 400;
+const RUNS = 300;
 const VIRTUAL_LIMIT_MS = 10 * 60_000;
 const CALLS = 60;
 
