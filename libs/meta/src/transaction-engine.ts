@@ -111,7 +111,7 @@ export class TransactionEngine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#working;
+    while (this.#working) await this.#working;
     for (const lease of this.#leases.values()) lease.lost.abort(new CairnError('StoreUnavailable', 'meta store is closed'));
     for (const watch of [...this.#watches]) watch.fail(new CairnError('StoreUnavailable', 'meta store is closed'));
     await this.#table.close();
@@ -139,8 +139,14 @@ export class TransactionEngine {
 
   #push(job: Job): void {
     this.#queue.push(job);
+    this.#wake();
+  }
+
+  #wake(): void {
     this.#working ??= this.#work().finally(() => {
       this.#working = undefined;
+      // A job may have come after the last look at the queue and before this line.
+      if (this.#queue.length > 0) this.#wake();
     });
   }
 

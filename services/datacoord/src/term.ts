@@ -1,17 +1,16 @@
 import { asCairnError, CairnError, type Logger, type Runtime, randomId } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { IdAllocator, keys } from '@cairn/catalog';
 import type { Leadership, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import type { Transport } from '@cairn/rpc';
 import type { WalStore } from '@cairn/wal';
 import { DEFAULT_DATABASE } from './catalog-state.ts';
-import { ChangePreparer } from './change-preparer.ts';
+import { ChangePreparer, type Ids } from './change-preparer.ts';
 import { ChannelAssigner } from './channel-assigner.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DropFollower } from './drop-follower.ts';
-import { IdPool } from './id-pool.ts';
 import { IndexBuilder } from './index-builder.ts';
 import { LeaderStore } from './leader-store.ts';
 import type { Term } from './leadership.ts';
@@ -40,13 +39,15 @@ export interface DataCoordResources {
 
 /** Id of the database that every cluster has. */
 const DEFAULT_DATABASE_ID = 1;
+/** Ids reserved at once; proxies take them in batches for auto ids. */
+const ID_BATCH = 10_000;
 
 /** Everything that exists only while this node leads. Made anew for each leadership; nothing of it outlives the term. */
 export class LeaderTerm implements Term {
   readonly over: Promise<string>;
   readonly store: LeaderStore;
   readonly oracle: TimestampOracle;
-  readonly ids: IdPool;
+  readonly ids: Ids;
   readonly nodes: NodeDirectory;
   readonly channels: ChannelAssigner;
   readonly applier: ControlApplier;
@@ -76,7 +77,8 @@ export class LeaderTerm implements Term {
       this.#fail(new CairnError('ServiceNotReady', reason)),
     );
     this.oracle = new TimestampOracle(this.store, leadership, runtime, logger);
-    this.ids = new IdPool(this.store);
+    const allocator = new IdAllocator(meta, { batch: ID_BATCH, only: () => [leadership.holds] });
+    this.ids = { allocate: (count) => this.store.retrying(() => allocator.allocate(count)) };
     this.nodes = new NodeDirectory(meta, runtime, logger, stop);
     this.channels = new ChannelAssigner(this.store, wal, this.nodes, settings.channels, runtime, logger, stop);
     this.applier = new ControlApplier(this.store, this.oracle, runtime, logger, settings);

@@ -159,6 +159,11 @@ export class World {
     return this.submit(nodeId, { $case: 'createIndex', value: { database: '', collection, index, field: 'vector', restoreJobId: 0 } });
   }
 
+  /** Stops the coordinators; the stores stay. */
+  async stopCoordinators(): Promise<void> {
+    for (const service of this.#started.splice(0)) await service.stop();
+  }
+
   async stop(): Promise<void> {
     for (const service of this.#started) await service.stop();
     await this.meta.close();
