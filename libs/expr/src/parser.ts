@@ -18,6 +18,7 @@ import { FieldNames } from './field-names.ts';
 import { type Token, tokenize } from './lexer.ts';
 import { ParseProblem, UnsupportedPart } from './parse-problem.ts';
 import { checkRegex } from './regex-safety.ts';
+import { TokenCursor } from './token-cursor.ts';
 import { isLiteral } from './values.ts';
 
 export interface FilterLimits {
@@ -81,15 +82,14 @@ const CONTAINS_MODES: Readonly<Record<string, 'one' | 'all' | 'any'>> = {
 const UNSUPPORTED = /^(st_.*|text_match|phrase_match|element_filter|match_.*|interval)$/;
 
 class FilterParser {
-  readonly #tokens: readonly Token[];
+  readonly #tokens: TokenCursor;
   readonly #names: FieldNames;
   readonly #templates: FilterTemplates;
   readonly #limits: FilterLimits;
-  #at = 0;
   #depth = 0;
 
   constructor(tokens: readonly Token[], names: FieldNames, templates: FilterTemplates, limits: FilterLimits) {
-    this.#tokens = tokens;
+    this.#tokens = new TokenCursor(tokens);
     this.#names = names;
     this.#templates = templates;
     this.#limits = limits;
@@ -97,34 +97,8 @@ class FilterParser {
 
   parse(): Expr {
     const result = this.#predicate(this.#or());
-    if (this.#token.kind !== 'end') throw this.#unexpected();
+    if (this.#tokens.current.kind !== 'end') throw this.#tokens.unexpected();
     return result;
-  }
-
-  get #token(): Token {
-    return this.#tokens[this.#at];
-  }
-
-  #unexpected(): ParseProblem {
-    return new ParseProblem(
-      `unexpected ${this.#token.kind === 'end' ? 'end of expression' : JSON.stringify(this.#token.text)}`,
-      this.#token.position,
-    );
-  }
-
-  #is(text: string): boolean {
-    return (this.#token.kind === 'symbol' || this.#token.kind === 'keyword') && this.#token.text === text;
-  }
-
-  #take(...texts: string[]): Token | undefined {
-    if (!texts.some((text) => this.#is(text))) return undefined;
-    return this.#tokens[this.#at++];
-  }
-
-  #expect(text: string): Token {
-    const token = this.#take(text);
-    if (!token) throw new ParseProblem(`expected ${JSON.stringify(text)}, found ${JSON.stringify(this.#token.text)}`, this.#token.position);
-    return token;
   }
 
   #predicate(operand: Operand): Expr {
@@ -144,7 +118,8 @@ class FilterParser {
   }
 
   #nested<T>(read: () => T): T {
-    if (++this.#depth > this.#limits.depth) throw new ParseProblem(`nested deeper than ${this.#limits.depth}`, this.#token.position);
+    if (++this.#depth > this.#limits.depth)
+      throw new ParseProblem(`nested deeper than ${this.#limits.depth}`, this.#tokens.current.position);
     const result = read();
     this.#depth--;
     return result;
@@ -156,9 +131,9 @@ class FilterParser {
 
   #junction(kind: 'and' | 'or', symbol: string, next: () => Operand): Operand {
     const first = next();
-    if (!this.#is(symbol)) return first;
+    if (!this.#tokens.is(symbol)) return first;
     const operands = [first];
-    while (this.#take(symbol)) {
+    while (this.#tokens.take(symbol)) {
       operands.push(next());
       if (operands.length > this.#limits.listLength)
         throw new ParseProblem(`more than ${this.#limits.listLength} parts of one "${kind}"`, first.position);
@@ -177,7 +152,7 @@ class FilterParser {
 
   #binary(ops: readonly ArithmeticOp[], next: () => Operand): Operand {
     let left = next();
-    for (let token = this.#take(...ops); token; token = this.#take(...ops)) {
+    for (let token = this.#tokens.take(...ops); token; token = this.#tokens.take(...ops)) {
       const right = next();
       const value = makeArithmetic(token.text as ArithmeticOp, this.#value(left), this.#value(right), token.position);
       left = { value, position: left.position, depth: this.#deeper(token.position, left, right) };
@@ -187,7 +162,7 @@ class FilterParser {
 
   #equality(): Operand {
     let left = this.#relation();
-    for (let token = this.#take('==', '!='); token; token = this.#take('==', '!=')) {
+    for (let token = this.#tokens.take('==', '!='); token; token = this.#tokens.take('==', '!=')) {
       const right = this.#relation();
       left = this.#compare(token, left, right);
     }
@@ -211,10 +186,10 @@ class FilterParser {
   /** One comparison, or a range `a < x <= b` whose signs point one way. */
   #relation(): Operand {
     const left = this.#membership();
-    const first = this.#take('<', '<=', '>', '>=');
+    const first = this.#tokens.take('<', '<=', '>', '>=');
     if (!first) return left;
     const middle = this.#membership();
-    const second = this.#take('<', '<=', '>', '>=');
+    const second = this.#tokens.take('<', '<=', '>', '>=');
     if (!second) return this.#compare(first, left, middle);
     if (first.text[0] !== second.text[0]) throw new ParseProblem('the signs of a range point the same way', second.position);
     const right = this.#membership();
@@ -228,11 +203,11 @@ class FilterParser {
 
   #membership(): Operand {
     const left = this.#arithmetic(0);
-    const at = this.#at;
-    const negated = this.#take('not') !== undefined;
-    const token = this.#take('in');
+    const mark = this.#tokens.mark();
+    const negated = this.#tokens.take('not') !== undefined;
+    const token = this.#tokens.take('in');
     if (!token) {
-      this.#at = at;
+      this.#tokens.reset(mark);
       return left;
     }
     const right = this.#value(this.#arithmetic(0));
@@ -250,7 +225,7 @@ class FilterParser {
   }
 
   #unary(): Operand {
-    const token = this.#take('+', '-', '~', '!', 'not');
+    const token = this.#tokens.take('+', '-', '~', '!', 'not');
     if (!token) return this.#power();
     return this.#nested(() => {
       if (token.text === '!' || token.text === 'not') {
@@ -265,7 +240,7 @@ class FilterParser {
 
   #power(): Operand {
     const left = this.#postfix();
-    const token = this.#take('**');
+    const token = this.#tokens.take('**');
     if (!token) return left;
     const right = this.#nested(() => this.#unary());
     const value = makeArithmetic('**', this.#value(left), this.#value(right), token.position);
@@ -275,14 +250,14 @@ class FilterParser {
   /** `like`, `=~`, `!~`, `is null` after a field. */
   #postfix(): Operand {
     const operand = this.#primary();
-    const token = this.#take('like', '=~', '!~', 'is');
+    const token = this.#tokens.take('like', '=~', '!~', 'is');
     if (!token) return operand;
     const column = operand.value;
     if (column?.kind !== 'column') throw new ParseProblem(`${JSON.stringify(token.text)} needs a field`, operand.position);
     const base = { position: operand.position, depth: this.#deeper(token.position, operand) };
     if (token.text === 'is') {
-      const negated = this.#take('not') !== undefined;
-      this.#expect('null');
+      const negated = this.#tokens.take('not') !== undefined;
+      this.#tokens.expect('null');
       return { expr: { kind: 'isNull', column, negated }, ...base };
     }
     const pattern = this.#value(this.#primary());
@@ -295,17 +270,17 @@ class FilterParser {
   }
 
   #primary(): Operand {
-    const token = this.#token;
+    const token = this.#tokens.current;
     const { position } = token;
     switch (token.kind) {
       case 'int':
       case 'float':
       case 'string':
       case 'bool':
-        this.#at++;
+        this.#tokens.next();
         return { value: { kind: 'literal', value: token.value as bigint | number | string | boolean }, position, depth: 1 };
       case 'template':
-        this.#at++;
+        this.#tokens.next();
         return { value: this.#template(token), position, depth: 1 };
       case 'name':
         return { value: this.#column(), position, depth: 1 };
@@ -313,34 +288,34 @@ class FilterParser {
         return this.#function(token);
       default:
     }
-    if (this.#take('(')) {
+    if (this.#tokens.take('(')) {
       const inner = this.#nested(() => this.#or());
-      this.#expect(')');
+      this.#tokens.expect(')');
       return inner;
     }
-    if (this.#is('[')) return { value: { kind: 'list', values: this.#list() }, position, depth: 1 };
-    throw this.#unexpected();
+    if (this.#tokens.is('[')) return { value: { kind: 'list', values: this.#list() }, position, depth: 1 };
+    throw this.#tokens.unexpected();
   }
 
   #list(): readonly ListItem[] {
-    const opening = this.#expect('[');
+    const opening = this.#tokens.expect('[');
     const values: ListItem[] = [];
-    while (!this.#is(']')) {
+    while (!this.#tokens.is(']')) {
       values.push(this.#constant());
       if (values.length > this.#limits.listLength)
         throw new ParseProblem(`a list longer than ${this.#limits.listLength}`, opening.position);
-      if (!this.#take(',')) break;
+      if (!this.#tokens.take(',')) break;
     }
-    this.#expect(']');
+    this.#tokens.expect(']');
     return values;
   }
 
   #constant(): ListItem {
-    const { position, kind, value: plain } = this.#token;
-    const next = this.#tokens[this.#at + 1];
+    const { position, kind, value: plain } = this.#tokens.current;
+    const next = this.#tokens.following;
     // Long key lists are the common case: a lone literal needs no descent.
     if (plain !== undefined && kind !== 'end' && next.kind === 'symbol' && (next.text === ',' || next.text === ']')) {
-      this.#at++;
+      this.#tokens.next();
       checkRange({ kind: 'literal', value: plain }, position);
       return plain;
     }
@@ -365,17 +340,17 @@ class FilterParser {
   }
 
   #column(): ColumnRef {
-    const name = this.#tokens[this.#at++];
+    const name = this.#tokens.next();
     const path: (string | number)[] = [];
     let text = name.text;
-    while (this.#take('[')) {
-      const step = this.#token;
+    while (this.#tokens.take('[')) {
+      const step = this.#tokens.current;
       if (step.kind !== 'string' && step.kind !== 'int') throw new ParseProblem('a path step is a string or a number', step.position);
-      this.#at++;
+      this.#tokens.next();
       path.push(step.kind === 'int' ? Number(step.value) : (step.value as string));
       if (path.length > this.#limits.depth) throw new ParseProblem(`nested deeper than ${this.#limits.depth}`, step.position);
       text += `[${step.text}]`;
-      this.#expect(']');
+      this.#tokens.expect(']');
     }
     return this.#names.column(name.text, path, text, name.position);
   }
@@ -389,7 +364,7 @@ class FilterParser {
   #function(token: Token): Operand {
     const { position } = token;
     if (UNSUPPORTED.test(token.text)) throw new UnsupportedPart(token.text);
-    this.#at++;
+    this.#tokens.next();
     if (token.text === 'exists') {
       const operand = this.#nested(() => this.#unary());
       const column = operand.value;
@@ -399,29 +374,29 @@ class FilterParser {
     }
     if (token.text === 'iso') return { value: this.#isoTime(position), position, depth: 1 };
     if (token.text === 'array_length') {
-      this.#expect('(');
+      this.#tokens.expect('(');
       const column = this.#columnArgument(token.text);
       this.#names.checkList(column, token.text, position);
-      this.#expect(')');
+      this.#tokens.expect(')');
       return { value: { kind: 'arrayLength', column }, position, depth: 1 };
     }
     if (token.text === 'random_sample') return { expr: this.#randomSample(position), position, depth: 1 };
     const mode = CONTAINS_MODES[token.text];
     if (mode === undefined) throw new ParseProblem(`unexpected ${JSON.stringify(token.text)}`, position);
-    this.#expect('(');
+    this.#tokens.expect('(');
     const column = this.#columnArgument(token.text);
-    this.#expect(',');
+    this.#tokens.expect(',');
     const item = this.#constant();
-    this.#expect(')');
+    this.#tokens.expect(')');
     if (mode === 'one') return { expr: makeContains(column, mode, [item], position), position, depth: 1 };
     if (isLiteral(item)) throw new ParseProblem(`${token.text} needs a list`, position);
     return { expr: makeContains(column, mode, item, position), position, depth: 1 };
   }
 
   #randomSample(position: number): Expr {
-    this.#expect('(');
+    this.#tokens.expect('(');
     const fraction = this.#constant();
-    this.#expect(')');
+    this.#tokens.expect(')');
     if (typeof fraction !== 'number' || !(fraction > 0 && fraction < 1))
       throw new ParseProblem('random_sample needs a fraction between 0 and 1', position);
     return { kind: 'randomSample', fraction, part: undefined };
@@ -429,10 +404,10 @@ class FilterParser {
 
   /** ISO '2025-01-01T00:00:00Z': microseconds since 1970, as Timestamptz columns hold them. */
   #isoTime(position: number): ValueExpr {
-    const token = this.#token;
+    const token = this.#tokens.current;
     const ms = token.kind === 'string' ? Date.parse(token.value as string) : Number.NaN;
     if (Number.isNaN(ms)) throw new ParseProblem('ISO needs a time such as "2025-01-01T00:00:00Z"', position);
-    this.#at++;
+    this.#tokens.next();
     return { kind: 'literal', value: BigInt(ms) * 1000n };
   }
 }

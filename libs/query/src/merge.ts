@@ -88,7 +88,10 @@ function bestOf(
     for (let row = starts[i]; row < starts[i] + part.counts[query]; row++) candidates.push({ part: i, row, score: part.scores[row] });
   });
   const sign = isDescending(options.metric) ? -1 : 1;
-  candidates.sort((a, b) => sign * (a.score - b.score) || compareKeyRows(keys[a.part], a.row, keys[b.part], b.row) || a.part - b.part);
+  const order = (a: Candidate, b: Candidate): number =>
+    sign * (a.score - b.score) || compareKeyRows(keys[a.part], a.row, keys[b.part], b.row) || a.part - b.part;
+  // One part alone is in order already, but for ties that its rows' order decided.
+  if (candidates.some((candidate, i) => i > 0 && order(candidates[i - 1], candidate) > 0)) candidates.sort(order);
   const groupId = options.groupByFieldId ?? 0;
   const groups = groupId > 0 ? new GroupLimit(options.k, Math.max(1, options.groupSize ?? 1)) : undefined;
   const groupColumns = groups ? parts.map((part) => columnOf(part.columns, groupId)) : [];

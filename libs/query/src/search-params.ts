@@ -5,6 +5,8 @@ import { type CollectionSchema, DataType, type Field } from '@cairn/schema';
 
 /** Hits of one query, offset included: Milvus's bound. */
 export const MAX_TOP_K = 16_384;
+/** Queries of one request: Milvus's bound. */
+export const MAX_NQ = 16_384;
 
 export interface SearchParams {
   readonly field: Field;
@@ -38,7 +40,7 @@ const BITS_OF_COMPONENT: ReadonlyMap<DataType, number> = new Map<DataType, numbe
 ]);
 
 function checkQueries(plan: SearchPlan, field: Field): void {
-  if (plan.nq < 1) throw new CairnError('InvalidParameter', `nq (${plan.nq}) must be at least 1`);
+  if (plan.nq < 1 || plan.nq > MAX_NQ) throw new CairnError('InvalidParameter', `nq (${plan.nq}) must be in range [1, ${MAX_NQ}]`);
   const bits = BITS_OF_COMPONENT.get(field.type);
   const expected = bits === undefined ? undefined : (plan.nq * field.dim * bits) / 8;
   if (expected !== undefined && plan.queries.length !== expected)
