@@ -114,6 +114,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     'meta.etcd.endpoints': etcd.endpoints.join(','),
     'wal.kind': 'jetstream',
     'wal.nats.servers': nats.servers.join(','),
+    'wal.nats.monitors': nats.monitors.join(','),
     'objects.kind': 's3',
     'objects.s3.endpoint': minio.endpoint,
     'objects.s3.region': minio.region,

@@ -258,8 +258,7 @@ export async function startEtcd(options: StartOptions = {}): Promise<EtcdServer>
     args: [
       ...['--name', 'test', '--data-dir', join(dir, 'data'), '--listen-client-urls', url, '--advertise-client-urls', url],
       ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `test=${peerUrl}`],
-      // A data directory that is used again comes up under other peer ports.
-      ...['--force-new-cluster=true', '--log-level', 'warn', '--heartbeat-interval', '50', '--election-timeout', '500'],
+      ...['--log-level', 'warn', '--heartbeat-interval', '50', '--election-timeout', '500'],
     ],
     ready: async () => (await fetchText(`${url}/health`)).includes('"true"'),
   });
