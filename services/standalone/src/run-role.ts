@@ -4,7 +4,7 @@ import { CatalogView } from '@cairn/catalog';
 import { IndexPool } from '@cairn/index';
 import { ProxyService } from '@cairn/proxy';
 import { GrpcTransport, type Handlers, InProcessNetwork, RpcServer, type ServiceDefinition, type Transport } from '@cairn/rpc';
-import { HealthServer, logTraceIds, startTelemetry } from './telemetry-shim.ts';
+import { HealthServer, logTraceIds, startTelemetry } from '@cairn/telemetry';
 import { openProcess, type ProcessParts } from './process-parts.ts';
 import { Readiness } from './readiness.ts';
 import { type InnerRole, makeRole, type RoleHost, type RoleParts } from './roles.ts';
