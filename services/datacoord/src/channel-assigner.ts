@@ -3,11 +3,13 @@ import { keys } from '@cairn/catalog';
 import type { Compare, MetaEntry } from '@cairn/meta';
 import { ChannelRecord, CollectionState } from '@cairn/proto/cairn/meta';
 import type { WalStore } from '@cairn/wal';
+import type { Held } from './catalog-state.ts';
 import type { ChannelLoads } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { LivingNode, NodeDirectory } from './node-directory.ts';
 import { Periodic } from './periodic.ts';
+import { followPrefix } from './prefix-follower.ts';
 
 /** Name of data channel number n. */
 export const dataChannel = (n: number): string => `dml_${n}`;
@@ -24,17 +26,29 @@ export class ChannelAssigner implements ChannelLoads {
   readonly #nodes: NodeDirectory;
   readonly #logger: Logger;
   readonly #count: number;
+  readonly #settleMs: number;
   readonly #rounds: Periodic;
-  readonly #records = new Map<string, ChannelRecord>();
+  readonly #records = new Map<string, Held<ChannelRecord>>();
+  /** When the first streaming node was seen, since there was none. */
+  #nodesSince: number | undefined;
   readonly #ensured = new Set<string>();
   readonly #stop: AbortSignal;
   readonly #runtime: Runtime;
 
-  constructor(store: LeaderStore, wal: WalStore, nodes: NodeDirectory, count: number, runtime: Runtime, logger: Logger, stop: AbortSignal) {
+  constructor(
+    store: LeaderStore,
+    wal: WalStore,
+    nodes: NodeDirectory,
+    limits: { readonly channels: number; readonly assignSettleMs: number },
+    runtime: Runtime,
+    logger: Logger,
+    stop: AbortSignal,
+  ) {
     this.#store = store;
     this.#wal = wal;
     this.#nodes = nodes;
-    this.#count = count;
+    this.#count = limits.channels;
+    this.#settleMs = limits.assignSettleMs;
     this.#logger = logger;
     this.#stop = stop;
     this.#runtime = runtime;
@@ -43,8 +57,16 @@ export class ChannelAssigner implements ChannelLoads {
 
   /** Makes the channels that are missing; assignment goes on by itself. */
   async start(): Promise<void> {
-    this.#nodes.onChange(() => this.#rounds.poke());
     await this.#ensureChannels();
+    this.#nodes.onChange(() => this.#rounds.poke());
+    const follower = {
+      reset: () => {},
+      put: (entry: MetaEntry) => this.#put(entry),
+      delete: () => {},
+      // An owner that gives a channel back does it here.
+      changed: () => this.#rounds.poke(),
+    };
+    await followPrefix(this.#store.meta, keys.channels, follower, this.#runtime, this.#logger, this.#stop);
     this.#rounds.poke();
   }
 
@@ -58,18 +80,18 @@ export class ChannelAssigner implements ChannelLoads {
   }
 
   records(): ChannelRecord[] {
-    return [...this.#records.values()];
+    return [...this.#records.values()].map((held) => held.record);
   }
 
   /** Owner of a channel now. ChannelNotAvailable (retriable) while it has none. */
   ownerOf(channel: string): ChannelRecord {
-    const record = this.#records.get(channel);
+    const record = this.#records.get(channel)?.record;
     if (!record || record.nodeId === '') throw new CairnError('ChannelNotAvailable', `channel ${channel} has no owner now`);
     return record;
   }
 
   async #ensureChannels(): Promise<void> {
-    await this.#read();
+    for await (const page of this.#store.pages(keys.channels)) for (const entry of page) this.#put(entry);
     for (let n = 0; n < this.#count; n++) {
       const channel = dataChannel(n);
       if (!this.#ensured.has(channel)) {
@@ -77,52 +99,60 @@ export class ChannelAssigner implements ChannelLoads {
         this.#ensured.add(channel);
       }
       if (this.#records.has(channel)) continue;
+      const key = keys.channel(channel);
       const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '' };
-      await this.#store.commit({
-        if: [{ kind: 'missing', key: keys.channel(channel) }],
-        puts: [putRecord(keys.channel(channel), ChannelRecord, record)],
-      });
-      this.#records.set(channel, record);
+      const revision = await this.#store.commit({ if: [{ kind: 'missing', key }], puts: [putRecord(key, ChannelRecord, record)] });
+      if (revision !== undefined) this.#records.set(channel, { key, record, revision });
     }
   }
 
-  async #read(): Promise<Map<string, MetaEntry>> {
-    const entries = new Map<string, MetaEntry>();
-    for await (const page of this.#store.pages(keys.channels)) {
-      for (const entry of page) {
-        const record = ChannelRecord.decode(entry.value);
-        entries.set(record.channel, entry);
-        this.#records.set(record.channel, record);
-      }
-    }
-    return entries;
+  #put(entry: MetaEntry): void {
+    const record = ChannelRecord.decode(entry.value);
+    const known = this.#records.get(record.channel);
+    if (!known || known.revision <= entry.modRevision)
+      this.#records.set(record.channel, { key: entry.key, record, revision: entry.modRevision });
   }
 
   async #round(): Promise<void> {
-    await this.#ensureChannels();
-    const entries = await this.#read();
     const nodes = this.#nodes.alive('streaming');
     const owned = new Map<string, number>(nodes.map((node) => [node.record.id, 0]));
-    const orphans: MetaEntry[] = [];
-    for (const [channel, entry] of entries) {
-      const record = this.#records.get(channel);
-      const owner = nodes.find((node) => node.record.id === record?.nodeId);
-      if (owner && owner.createRevision < entry.modRevision) owned.set(owner.record.id, (owned.get(owner.record.id) ?? 0) + 1);
-      else orphans.push(entry);
+    const orphans: Held<ChannelRecord>[] = [];
+    for (const held of this.#records.values()) {
+      const owner = nodes.find((node) => node.record.id === held.record.nodeId);
+      if (owner && owner.createRevision < held.revision) owned.set(owner.record.id, load(owned, owner) + 1);
+      else orphans.push(held);
     }
-    for (const entry of orphans) {
+    if (orphans.length === 0 || this.#waitsForMoreNodes(nodes, orphans.length)) return;
+    for (const held of orphans) {
       if (this.#stop.aborted) return;
       const target = nodes.reduce<LivingNode | undefined>(
         (best, node) => (best && load(owned, best) <= load(owned, node) ? best : node),
         undefined,
       );
       if (!target) return;
-      if (await this.#assign(entry, target)) owned.set(target.record.id, load(owned, target) + 1);
+      if (await this.#assign(held, target)) owned.set(target.record.id, load(owned, target) + 1);
     }
   }
 
-  async #assign(entry: MetaEntry, target: LivingNode): Promise<boolean> {
-    const before = ChannelRecord.decode(entry.value);
+  /**
+   * When no channel has a living owner (a cluster that starts) the first node shall not get them all: a moment is left for others to come. In one
+   * process (`inproc:`) there are no others.
+   */
+  #waitsForMoreNodes(nodes: readonly LivingNode[], orphans: number): boolean {
+    if (nodes.length === 0) {
+      this.#nodesSince = undefined;
+      return true;
+    }
+    this.#nodesSince ??= this.#runtime.monotonic();
+    if (orphans < this.#records.size || nodes.some((node) => node.record.address.startsWith('inproc:'))) return false;
+    const left = this.#nodesSince + this.#settleMs - this.#runtime.monotonic();
+    if (left <= 0) return false;
+    this.#runtime.after(left + 1, () => this.#rounds.poke());
+    return true;
+  }
+
+  async #assign(held: Held<ChannelRecord>, target: LivingNode): Promise<boolean> {
+    const before = held.record;
     const after: ChannelRecord = {
       channel: before.channel,
       epoch: before.epoch + 1,
@@ -133,17 +163,17 @@ export class ChannelAssigner implements ChannelLoads {
       before.nodeId === '' || before.nodeId === target.record.id ? [] : [{ kind: 'missing', key: keys.node('streaming', before.nodeId) }];
     const revision = await this.#store.commit({
       if: [
-        { kind: 'modRevision', key: entry.key, equals: entry.modRevision },
+        { kind: 'modRevision', key: held.key, equals: held.revision },
         { kind: 'createRevision', key: target.key, equals: target.createRevision },
         ...gone,
       ],
-      puts: [putRecord(entry.key, ChannelRecord, after)],
+      puts: [putRecord(held.key, ChannelRecord, after)],
     });
     if (revision === undefined) {
       this.#runtime.after(200, () => this.#rounds.poke());
       return false;
     }
-    this.#records.set(after.channel, after);
+    this.#records.set(after.channel, { key: held.key, record: after, revision });
     this.#logger.info({ channel: after.channel, epoch: after.epoch, owner: after.nodeId, before: before.nodeId }, 'channel assigned');
     return true;
   }

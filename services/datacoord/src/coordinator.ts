@@ -1,5 +1,5 @@
 import { CairnError, type Config, type Service } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { keys, NodeRegistration } from '@cairn/catalog';
 import { type MetaEntry, scan } from '@cairn/meta';
 import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
@@ -11,6 +11,7 @@ import { type DataCoordResources, LeaderTerm } from './term.ts';
 
 /** Ids that one call may take. */
 const MAX_IDS_PER_CALL = 10_000_000;
+const REGISTER_AGAIN_MS = 500;
 
 /**
  * The coordinator. `handlers` answer while this node leads; a standby answers ServiceNotReady (retriable), naming who leads when it knows.
@@ -20,7 +21,10 @@ export class DataCoordService implements Service {
   readonly handlers: Handlers<DataCoordDefinition>;
   readonly #resources: DataCoordResources;
   readonly #campaign: LeadershipCampaign;
+  readonly #stop = new AbortController();
   #term: LeaderTerm | undefined;
+  #registration: NodeRegistration | undefined;
+  #registering: Promise<void> | undefined;
 
   constructor(resources: DataCoordResources) {
     this.#resources = resources;
@@ -40,12 +44,34 @@ export class DataCoordService implements Service {
     this.handlers = this.#makeHandlers();
   }
 
+  /** Returns at once; the campaign and the registration wait for the store by themselves. */
   async start(): Promise<void> {
+    this.#registering = this.#keepRegistered();
     await this.#campaign.start();
   }
 
   async stop(): Promise<void> {
-    await this.#campaign.stop();
+    this.#stop.abort();
+    await this.#registration?.stop();
+    await Promise.all([this.#campaign.stop(), this.#registering]);
+  }
+
+  /** Under `node/datacoord/`, leader and standbys alike. A coordinator owns nothing by its node key, so a lost one is simply made again. */
+  async #keepRegistered(): Promise<void> {
+    const { meta, runtime, logger, nodeId, address, settings } = this.#resources;
+    const record = { id: nodeId, role: 'datacoord', address, slots: 0 };
+    while (!this.#stop.signal.aborted) {
+      const registration = new NodeRegistration({ meta, runtime, logger, ttlMs: settings.leaseTtlMs, record });
+      this.#registration = registration;
+      try {
+        await registration.start();
+        await aborted(registration.lost);
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        logger.warn({ error, nodeId }, 'the coordinator could not register');
+      }
+      await runtime.sleep(REGISTER_AGAIN_MS, this.#stop.signal).catch(() => undefined);
+    }
   }
 
   /** True while this node leads and serves. */
@@ -127,6 +153,13 @@ export class DataCoordService implements Service {
     }
     return segments;
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 /** Who leads, as everybody sees it; undefined while nobody does. */

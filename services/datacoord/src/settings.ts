@@ -4,6 +4,8 @@ export interface DataCoordSettings {
   readonly leaseTtlMs: number;
   /** Data channels that exist at least (`dml_0`, `dml_1`, …). */
   readonly channels: number;
+  /** When no channel has a living owner: how long after the first streaming node appeared others may still come before channels are given out. */
+  readonly assignSettleMs: number;
   /** How long the answer to a catalog change is kept for a retry under the same request id. */
   readonly resultRetentionMs: number;
   /** Answers kept at most; the oldest go first. */
@@ -40,6 +42,7 @@ export interface DataCoordSettings {
 export const defaultSettings: DataCoordSettings = {
   leaseTtlMs: 3_000,
   channels: 4,
+  assignSettleMs: 500,
   resultRetentionMs: 600_000,
   maxResults: 100_000,
   maxPendingChanges: 1_000,

@@ -80,7 +80,7 @@ export class LeaderTerm implements Term {
     const allocator = new IdAllocator(meta, { batch: ID_BATCH, only: () => [leadership.holds] });
     this.ids = { allocate: (count) => this.store.retrying(() => allocator.allocate(count)) };
     this.nodes = new NodeDirectory(meta, runtime, logger, stop);
-    this.channels = new ChannelAssigner(this.store, wal, this.nodes, settings.channels, runtime, logger, stop);
+    this.channels = new ChannelAssigner(this.store, wal, this.nodes, settings, runtime, logger, stop);
     this.applier = new ControlApplier(this.store, this.oracle, runtime, logger, settings);
     this.pins = new PinBoard(this.store, this.ids, runtime);
     this.prefixes = new PrefixSweeper(this.store, objects, runtime, logger, settings, stop);

@@ -44,15 +44,13 @@ async function entries(prefix: string): Promise<readonly MetaEntry[]> {
   return (await world.meta.range({ prefix })).entries;
 }
 const restore = (target: string, node = 'a') =>
-  world
-    .client(node)
-    .restoreSnapshot({
-      snapshot: { database: '', collection: 'books', name: 's1' },
-      targetDatabase: '',
-      targetCollection: target,
-      noIndex: false,
-      mode: '',
-    });
+  world.client(node).restoreSnapshot({
+    snapshot: { database: '', collection: 'books', name: 's1' },
+    targetDatabase: '',
+    targetCollection: target,
+    noIndex: false,
+    mode: '',
+  });
 
 async function ended(jobId: number, node = 'a'): Promise<RestoreJobRecord> {
   let job: RestoreJobRecord | undefined;
