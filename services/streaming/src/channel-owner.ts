@@ -5,6 +5,7 @@ import type { ObjectStore } from '@cairn/objects';
 import { CollectionState, ShardRecord } from '@cairn/proto/cairn/meta';
 import type { BarrierRequest, BarrierResponse, FlushShardRequest, WriteRequest, WriteResponse } from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
+import { withSpan } from '@cairn/telemetry';
 import { type ChannelWriter, openChannelWriter, type WalStore } from '@cairn/wal';
 import type { StreamingCatalog } from './catalog-face.ts';
 import { ChannelLog } from './channel-log.ts';
@@ -13,6 +14,7 @@ import { FlushCommitter, type OwnerProof } from './flush-commit.ts';
 import { type Flushed, Flusher, type FlushTicket } from './flusher.ts';
 import { LogMeter } from './log-meter.ts';
 import { BatchAssembler, barrierEntry, decodeWrite, type LogEvent, type LogWrite, RecordDrafts } from './log-write.ts';
+import { takeOverSeconds, writeSeconds, writtenBytes, writtenRows } from './measures.ts';
 import { PendingWrite } from './pending-write.ts';
 import type { StreamingSettings } from './settings.ts';
 import { Shard } from './shard.ts';
@@ -173,6 +175,7 @@ export class ChannelOwner {
     );
     for (const shard of this.#shards.values()) this.#options.views.refresh(shard);
     const tookMs = Math.round(runtime.monotonic() - startedMs);
+    takeOverSeconds.record(tookMs / 1000);
     this.#logger.info({ fence: writer.fenceSequence, shards: this.#shards.size, tookMs }, 'channel taken over');
   }
 
@@ -294,6 +297,8 @@ export class ChannelOwner {
 
   async #writeOnce(shard: Shard, request: WriteRequest, context: CallContext): Promise<WriteResponse> {
     const log = this.#live();
+    const { runtime } = this.#options;
+    const arrivedMs = runtime.monotonic();
     const decoded = decodeWrite(request);
     await checkWrite(this.#options.catalog, request, decoded);
     const rows = decoded.inserts.reduce((sum, part) => sum + part.batch.length, 0);
@@ -310,10 +315,15 @@ export class ChannelOwner {
         return numbered;
       });
       const write: LogWrite = { ...decoded, inserts };
-      const drafts = RecordDrafts.of(request, write, (this.#writer as ChannelWriter).maxPayloadBytes);
+      const drafts = await RecordDrafts.of(request, write, (this.#writer as ChannelWriter).maxPayloadBytes, runtime);
       const pending = new PendingWrite(log, write, drafts, context.signal);
       this.#stamper.submit(pending);
-      return await pending.answer;
+      const answer = await pending.answer;
+      writtenBytes.add(bytes);
+      writtenRows.add(rows, { kind: 'insert' });
+      writtenRows.add(request.deleteRows, { kind: 'delete' });
+      writeSeconds.record((runtime.monotonic() - arrivedMs) / 1000);
+      return answer;
     } finally {
       this.#waitingBytes -= bytes;
       this.#waitingWrites--;
@@ -391,15 +401,13 @@ export class ChannelOwner {
 
   /** Puts Barrier{snapshot, T} into the log and flushes the shard up to it. Repeating it is safe. */
   async barrier(request: BarrierRequest, context: CallContext): Promise<BarrierResponse> {
-    const shard = await this.shard(request.vchannel, request.collectionId, context.signal);
-    const sequence =
-      shard.barriers.get(request.snapshotId) ?? (await within(this.#barrierOnce(request), context.signal, `${shard.vchannel}: barrier`));
-    await within(
-      this.#flushThrough(shard, sequence),
-      context.signal,
-      `${shard.vchannel}: flush up to the barrier of snapshot ${request.snapshotId}`,
-    );
-    return { sequence };
+    const { vchannel, collectionId, snapshotId } = request;
+    return withSpan('streaming.barrier', { 'cairn.vchannel': vchannel, 'cairn.snapshot': snapshotId }, async () => {
+      const shard = await this.shard(vchannel, collectionId, context.signal);
+      const sequence = shard.barriers.get(snapshotId) ?? (await within(this.#barrierOnce(request), context.signal, `${vchannel}: barrier`));
+      await within(this.#flushThrough(shard, sequence), context.signal, `${vchannel}: flush up to the barrier of snapshot ${snapshotId}`);
+      return { sequence };
+    });
   }
 
   #barrierOnce(request: BarrierRequest): Promise<number> {

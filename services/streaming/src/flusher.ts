@@ -3,8 +3,10 @@ import { paths } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import { type DeltaLogRecord, type PrefixRecord, type SegmentRecord, SegmentState, ShardRecord } from '@cairn/proto/cairn/meta';
 import { writeDeltaLog, writeSegment } from '@cairn/segment';
+import { withSpan } from '@cairn/telemetry';
 import type { IdReserve } from './coordinator.ts';
 import type { FlushCommit, FlushCommitter, OwnerProof } from './flush-commit.ts';
+import { flushedRows, flushSeconds } from './measures.ts';
 import type { SealedCut, Shard } from './shard.ts';
 
 /** Objects of one flush written at once. */
@@ -127,7 +129,7 @@ export class Flusher {
           retriable: () => !signal.aborted,
           onRetry: (error: unknown) => logger.warn({ vchannel: shard.vchannel, cut: cut.cut, error }, 'flush failed, it is tried again'),
         };
-        await retry(runtime, policy, () => slots.run(() => this.#flush(shard, cut, ticket, ++attempt)), signal);
+        await retry(runtime, policy, () => slots.run(() => this.#measured(shard, cut, ticket, ++attempt)), signal);
         jobs.shift();
         settle.resolve();
       } catch (error) {
@@ -139,6 +141,16 @@ export class Flusher {
       }
     }
     if (this.#jobs.get(shard) === jobs) this.#jobs.delete(shard);
+  }
+
+  async #measured(shard: Shard, cut: SealedCut, ticket: FlushTicket, attempt: number): Promise<void> {
+    const { runtime } = this.#options;
+    const startedMs = runtime.monotonic();
+    await withSpan('streaming.flush', { 'cairn.vchannel': shard.vchannel, 'cairn.cut': cut.cut }, () =>
+      this.#flush(shard, cut, ticket, attempt),
+    );
+    flushSeconds.record((runtime.monotonic() - startedMs) / 1000);
+    flushedRows.add(cut.parts.reduce((rows, part) => rows + part.segment.rows, 0));
   }
 
   async #flush(shard: Shard, cut: SealedCut, ticket: FlushTicket, attempt: number): Promise<void> {

@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime } from '@cairn/base';
 import type { WriteRequest } from '@cairn/proto/cairn/services';
 import { DataKind, DataRecord } from '@cairn/proto/cairn/wal';
 import { type Column, type ColumnBatch, decodeFrame, encodeFrame, sliceBatch } from '@cairn/schema';
@@ -7,6 +7,8 @@ import type { AppendEntry, WalRecord } from '@cairn/wal';
 /** Room for a DataRecord's fields beside its columns: names and ids. Request ids and channel names are bounded by it. */
 export const RECORD_OVERHEAD_BYTES = 2048;
 export const MAX_REQUEST_ID_BYTES = 256;
+/** Slicing and encoding a large request yields to other work of the process after so many bytes: a few ms. */
+const SLICE_BYTES = 4 << 20;
 
 export interface InsertPart {
   readonly partitionId: number;
@@ -85,7 +87,14 @@ export class RecordDrafts {
   }
 
   /** `request` is what `write` was decoded from: its frames are reused where they fit. All inserts stand before all deletes. */
-  static of(request: WriteRequest, write: LogWrite, maxPayloadBytes: number): RecordDrafts {
+  static async of(request: WriteRequest, write: LogWrite, maxPayloadBytes: number, runtime: Runtime): Promise<RecordDrafts> {
+    let sliced = 0;
+    const pause = async (bytes: number): Promise<void> => {
+      sliced += bytes;
+      if (sliced < SLICE_BYTES) return;
+      sliced = 0;
+      await runtime.sleep(0);
+    };
     const limit = maxPayloadBytes - RECORD_OVERHEAD_BYTES;
     const drafts: Draft[] = [];
     const common = {
@@ -95,13 +104,14 @@ export class RecordDrafts {
       schemaVersion: write.schemaVersion,
       snapshotId: 0,
     };
-    write.inserts.forEach((part, at) => {
+    for (const [at, part] of write.inserts.entries()) {
       let rowId = part.firstRowId;
       for (const piece of frames(request.inserts[at]?.columns, part.batch, limit)) {
         drafts.push({ ...common, kind: DataKind.DATA_INSERT, partitionId: part.partitionId, ...piece, readTs: 0, firstRowId: rowId });
         rowId += piece.rows;
+        await pause(piece.columns.length);
       }
-    });
+    }
     for (const part of write.deletes) {
       const batch = { length: part.keys.length, columns: new Map([[0, part.keys]]) };
       for (const piece of frames(request.deletes, batch, limit)) {

@@ -26,6 +26,7 @@ import type { CollectionSchema } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
 import type { StreamingCatalog } from './catalog-face.ts';
 import type { ChannelOwner } from './channel-owner.ts';
+import { readSeconds } from './measures.ts';
 import type { Shard } from './shard.ts';
 import type { ReadView, ShardView } from './shard-view.ts';
 import { liveCollection } from './write-check.ts';
@@ -76,13 +77,21 @@ export class ReadHandler {
   async search(request: ShardSearchRequest, context: CallContext): Promise<SearchResult> {
     const { scope, plan } = request;
     if (!scope || !plan) throw new CairnError('InvalidParameter', 'search of a shard without scope or plan');
-    return this.#read(scope, context, this.#searching(plan));
+    return this.#measured('search', () => this.#read(scope, context, this.#searching(plan)));
   }
 
   async query(request: ShardQueryRequest, context: CallContext): Promise<QueryResult> {
     const { scope, plan } = request;
     if (!scope || !plan) throw new CairnError('InvalidParameter', 'query of a shard without scope or plan');
-    return this.#read(scope, context, this.#querying(plan));
+    return this.#measured('query', () => this.#read(scope, context, this.#querying(plan)));
+  }
+
+  async #measured<T>(kind: 'search' | 'query', work: () => Promise<T>): Promise<T> {
+    const { runtime } = this.#options;
+    const startedMs = runtime.monotonic();
+    const result = await work();
+    readSeconds.record((runtime.monotonic() - startedMs) / 1000, { kind });
+    return result;
   }
 
   #searching(plan: SearchPlan): ReadKind<Awaited<ReturnType<typeof executeSearch>>, SearchResult> {

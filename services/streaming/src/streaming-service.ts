@@ -17,6 +17,7 @@ import { type StreamingCatalog, streamingCatalog } from './catalog-face.ts';
 import { ChannelOwner } from './channel-owner.ts';
 import { Coordinator, IdReserve, type StampSource } from './coordinator.ts';
 import { flushedSegments } from './flushed-segments.ts';
+import { growingBytes } from './measures.ts';
 import { NodeLoads } from './node-loads.ts';
 import { PrefixWatch } from './prefix-watch.ts';
 import { ReadHandler } from './read-handler.ts';
@@ -217,6 +218,7 @@ export class StreamingService implements Service {
       let value = 0;
       for (const owner of this.#owners.values()) for (const shard of owner.shards) value += shard.unflushed().bytes;
       this.#growingBytes = { value, atMs: nowMs };
+      growingBytes.record(value);
     }
     return this.#growingBytes.value;
   }

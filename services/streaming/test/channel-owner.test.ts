@@ -1,6 +1,6 @@
 import { CairnError, deferred, hasCode, isRetriable } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { PrefixRecord } from '@cairn/proto/cairn/meta';
+import { GroupRecord, PrefixRecord } from '@cairn/proto/cairn/meta';
 import type { DataRecord } from '@cairn/proto/cairn/wal';
 import { afterEach, describe, expect, it } from 'vitest';
 import {
@@ -263,6 +263,23 @@ describe('flush', () => {
     // Object keys never repeat, so a second try wrote elsewhere: no segment refers to an object of a failed one.
     const written = (await world.segments()).flatMap((segment) => segment.objects.map((object) => object.key));
     expect(new Set(written).size).toBe(written.length);
+  });
+
+  it('of more partitions than a transaction holds is one step all the same', async () => {
+    await open();
+    const partitions = Array.from({ length: 120 }, (_, at) => 3000 + at);
+    for (const id of partitions)
+      world.catalog.partitionRecords.push({ id, collectionId: COLLECTION, name: `p${id}`, createdTs: 1, droppedTs: 0 });
+    await Promise.all(
+      partitions.map((partition) => world.owner.write(world.request(0, { rows: rowsOf(partition, 1), partition }), callContext())),
+    );
+    await flush(0);
+    const segments = await world.segments();
+    expect(segments.map((segment) => segment.partitionId).sort()).toEqual(partitions);
+    expect(new Set(segments.map((segment) => segment.group)).size).toBe(1);
+    const published = await world.records(keys.groups, (bytes) => GroupRecord.decode(bytes));
+    expect(published.map(({ group, published: done }) => [group, done])).toEqual([[segments[0]?.group, true]]);
+    expect(await world.flushedRows(0, world.oracle.now())).toEqual(partitions.flatMap((id) => rowsOf(id, 1)));
   });
 
   it('happens by itself by size, by age, and when the log to replay grows long', async () => {
