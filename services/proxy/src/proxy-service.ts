@@ -136,7 +136,8 @@ export class ProxyService implements Service {
       const error = asCairnError(thrown);
       if (error.codeName === 'Unexpected' || error.codeName === 'Internal') {
         this.#parts.logger.error({ method: method.name, error: thrown }, 'request failed unexpectedly');
-      }
+      } else
+        this.#parts.logger.debug({ method: method.name, code: error.code, reason: error.message }, 'request was answered with an error');
       return failureReply(method, toStatus(error));
     }
   }

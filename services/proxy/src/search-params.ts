@@ -1,5 +1,6 @@
 import { CairnError } from '@cairn/base';
 import type { KeyValuePair } from '@cairn/proto/milvus/common';
+import type { IteratorPage } from './search-iterator.ts';
 
 /** What a search asks for beside its vectors and filter. */
 export interface SearchParams {
@@ -15,6 +16,8 @@ export interface SearchParams {
   readonly groupByField: string;
   readonly groupSize: number;
   readonly strictGroupSize: boolean;
+  /** Set when the search is a page of an iterator. */
+  readonly iterator: IteratorPage | undefined;
   /** Parameters of the index (ef, nprobe, radius, range_filter, …). */
   readonly index: Readonly<Record<string, unknown>>;
 }
@@ -48,10 +51,13 @@ const CONTROL_KEYS = new Set([
   'timezone',
 ]);
 const MAX_ROUND_DECIMAL = 6;
+/** Parts of a search that change its answer and are not built: left out silently they would answer another question. */
+const UNSUPPORTED_SEARCH_KEYS = ['order_by_fields', 'order_by', 'group_by_fields'];
 
 /** Reads key-value pairs; parameters inside the JSON text `params` and flattened beside it mean the same, the flattened ones win. */
 export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchLimits): SearchParams {
   const values = new Map(pairs.map(({ key, value }) => [key, value]));
+  refuseUnsupported(values, UNSUPPORTED_SEARCH_KEYS, 'Search');
   const inner = parseObject(values.get('params') ?? '');
   const index: Record<string, unknown> = {};
   for (const [key, value] of [...Object.entries(inner), ...[...values].map(([key, value]) => [key, scalar(value)] as const)]) {
@@ -87,8 +93,21 @@ export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchL
     groupByField: values.get('group_by_field') ?? '',
     groupSize: Math.max(1, integer('group_size', values.get('group_size') ?? '1')),
     strictGroupSize: flag(values.get('strict_group_size')),
+    iterator: flag(values.get('search_iter_v2')) ? readIterator(values, limit) : undefined,
     index,
   };
+}
+
+function readIterator(values: ReadonlyMap<string, string>, limit: number): IteratorPage {
+  const bound = values.get('search_iter_last_bound') ?? '';
+  const lastBound = bound === '' ? undefined : Math.fround(Number(bound));
+  if (Number.isNaN(lastBound))
+    throw new CairnError('InvalidParameter', `search_iter_last_bound [${bound}] is invalid, it should be a number`);
+  const batchSize = integer('search_iter_batch_size', values.get('search_iter_batch_size') ?? String(limit));
+  if (batchSize < 1 || batchSize > limit)
+    throw new CairnError('InvalidParameter', `batch size [${batchSize}] is invalid, it should be in range [1, ${limit}]`);
+  const readAt = values.get('guarantee_timestamp') ?? '0';
+  return { batchSize, token: values.get('search_iter_id') ?? '', lastBound, readAt: /^\d{1,19}$/.test(readAt) ? BigInt(readAt) : 0n };
 }
 
 /** `limit` and `offset` of a query; undefined: not sent. */
@@ -96,6 +115,8 @@ export interface QueryParams {
   readonly limit: number | undefined;
   readonly offset: number;
   readonly ignoreGrowing: boolean;
+  /** A page of an iterator: with a guarantee timestamp it reads exactly at that. */
+  readonly iterator: boolean;
 }
 
 /** Parts of a query that change its answer and are not built. */
@@ -103,8 +124,7 @@ const UNSUPPORTED_QUERY_KEYS = ['group_by_fields', 'order_by_fields', 'order_by'
 
 export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLimits): QueryParams {
   const values = new Map(pairs.map(({ key, value }) => [key, value]));
-  const unsupported = UNSUPPORTED_QUERY_KEYS.find((key) => (values.get(key) ?? '') !== '');
-  if (unsupported) throw new CairnError('NotSupported', `not supported: ${unsupported} in Query`);
+  refuseUnsupported(values, UNSUPPORTED_QUERY_KEYS, 'Query');
   const limitText = values.get('limit');
   const offset = integer('offset', values.get('offset') ?? '0');
   // -1 stands for "no limit" in some SDKs.
@@ -119,7 +139,7 @@ export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLi
     );
   }
   if (offset > 0 && limit === undefined) throw new CairnError('InvalidParameter', `offset [${offset}] needs a limit`);
-  return { limit, offset, ignoreGrowing: flag(values.get('ignore_growing')) };
+  return { limit, offset, ignoreGrowing: flag(values.get('ignore_growing')), iterator: flag(values.get('iterator')) };
 }
 
 export function parseObject(text: string): Record<string, unknown> {
@@ -131,6 +151,11 @@ export function parseObject(text: string): Record<string, unknown> {
     // Reported below, with the text.
   }
   throw new CairnError('InvalidParameter', `search params are not a JSON object: ${text.slice(0, 200)}`);
+}
+
+function refuseUnsupported(values: ReadonlyMap<string, string>, keys: readonly string[], rpc: string): void {
+  const found = keys.find((key) => (values.get(key) ?? '') !== '');
+  if (found) throw new CairnError('NotSupported', `not supported: ${found} in ${rpc}`);
 }
 
 function integer(name: string, text: string): number {

@@ -4,12 +4,14 @@ import type { IndexRecord, Shard } from '@cairn/proto/cairn/meta';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
 import type { KeyValuePair } from '@cairn/proto/milvus/common';
 import type { TemplateValue } from '@cairn/proto/milvus/schema';
+import { readSearchPlan } from '@cairn/query';
 import type { Field } from '@cairn/schema';
 import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
 import { shardsFor } from './read-scope.ts';
+import { rangeOfPage } from './search-iterator.ts';
 import { readSearchParams, type SearchParams } from './search-params.ts';
 import { templateValues } from './templates.ts';
 
@@ -46,20 +48,31 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
     throw new CairnError('NotSupported', 'not supported: offset together with group_size above 1');
   const { nq, bytes } =
     typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, limits);
+  const { iterator } = params;
+  if (iterator && (nq !== 1 || groupBy || params.offset > 0)) {
+    throw new CairnError(
+      'InvalidParameter',
+      `a search iterator takes one query vector, no offset and no grouping, got nq ${nq} and offset ${params.offset}`,
+    );
+  }
+  const range = iterator && rangeOfPage(metric, params.index, iterator.lastBound);
   const plan: SearchPlan = {
     fieldId: field.id,
     metric,
     nq,
-    topK: params.limit + params.offset,
+    // One hit more than a page of an iterator has tells whether its last score goes on behind it.
+    topK: iterator ? Math.min(iterator.batchSize + 1, limits.maxTopK) : params.limit + params.offset,
     queries: bytes,
     filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
     outputFieldIds: output.fields.map((column) => column.id),
     dynamicKeys: [...output.dynamicKeys],
-    params: JSON.stringify(params.index),
+    params: JSON.stringify({ ...params.index, ...range }),
     groupByFieldId: groupBy?.id ?? 0,
     groupSize: groupBy ? params.groupSize : 0,
     strictGroupSize: params.strictGroupSize,
   };
+  // Whatever of it does not fit is told here, with nothing asked of any shard.
+  readSearchPlan(plan, schema);
   return { entry, shards: shardsFor(entry, expr), plan, params, output, groupBy };
 }
 

@@ -2,7 +2,15 @@ import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
 import { makeBatch, takeBatch } from '@cairn/schema';
 import type { ProxyParts } from './parts.ts';
 import type { RequestContext } from './request-context.ts';
+import { cutPage, type IteratorPage, rangeOfTies } from './search-iterator.ts';
 import type { PlannedSearch } from './search-plan.ts';
+
+export interface SearchScope {
+  readonly partitionIds: readonly number[];
+  readonly guaranteeTs: number;
+  /** Read exactly then (pages of an iterator); 0: each owner picks. */
+  readonly readTs: number;
+}
 
 export interface SearchOutcome {
   readonly hits: SearchHits;
@@ -15,7 +23,7 @@ export async function runSearch(
   parts: ProxyParts,
   context: RequestContext,
   search: PlannedSearch,
-  scope: { readonly partitionIds: readonly number[]; readonly guaranteeTs: number },
+  scope: SearchScope,
 ): Promise<SearchOutcome> {
   const { entry, plan, params, groupBy } = search;
   const results = await Promise.all(
@@ -26,7 +34,7 @@ export async function runSearch(
           collectionId: entry.record.id,
           partitionIds: [...scope.partitionIds],
           guaranteeTs: scope.guaranteeTs,
-          readTs: 0,
+          readTs: scope.readTs,
           ignoreGrowing: params.ignoreGrowing,
         },
         plan,
@@ -65,4 +73,21 @@ export function rounded(hits: SearchHits, digits: number): SearchHits {
   if (digits < 0) return hits;
   const factor = 10 ** digits;
   return { ...hits, scores: hits.scores.map((score) => Math.round(score * factor) / factor) };
+}
+
+/** One page of an iterator; see search-iterator.ts for how pages join. */
+export async function runIteratorPage(
+  parts: ProxyParts,
+  context: RequestContext,
+  search: PlannedSearch,
+  page: IteratorPage,
+  scope: SearchScope,
+): Promise<SearchOutcome> {
+  const outcome = await runSearch(parts, context, search, scope);
+  const cut = cutPage(outcome.hits, page.batchSize);
+  if (cut) return { ...outcome, hits: cut };
+  const { metric } = search.plan;
+  const ties = { ...search.params.index, ...rangeOfTies(metric, outcome.hits.scores[0]) };
+  const plan = { ...search.plan, topK: parts.config.limits.maxTopK, params: JSON.stringify(ties) };
+  return runSearch(parts, context, { ...search, plan }, { ...scope, readTs: outcome.ts });
 }

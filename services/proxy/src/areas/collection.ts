@@ -99,6 +99,9 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
     },
 
     batchDescribeCollection: async (request, context) => {
+      if (request.collectionName.length === 0 && request.collectionID.length === 0) {
+        throw new CairnError('MissingParameter', 'collection names are required for batch describe collection');
+      }
       await catalog.sync();
       const database = context.database(request.dbName);
       const byName = request.collectionName.map((name) => describe(parts, database, name, 0));

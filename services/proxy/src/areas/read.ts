@@ -1,11 +1,11 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, fromWireTimestamp, randomId } from '@cairn/base';
 import { parseFilter, serializeExpr } from '@cairn/expr';
 import type { ConsistencyLevel } from '@cairn/proto/milvus/common';
 import type { SearchRequest } from '@cairn/proto/milvus/milvus';
 import { decodeQueryResult, mergeRows } from '@cairn/query';
 import { columnToRaw, DataType, sliceBatch } from '@cairn/schema';
 import type { ResultField } from '../codec/field-data-encoder.ts';
-import type { QueryReply, ResultIds, SearchReply } from '../codec/results.ts';
+import type { QueryReply, ResultIds, SearchReply, SearchReplyData } from '../codec/results.ts';
 import { guaranteeOf } from '../guarantee.ts';
 import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
@@ -16,7 +16,7 @@ import { requireLoadedFor, shardsFor } from '../read-scope.ts';
 import type { RequestContext } from '../request-context.ts';
 import { readQueryParams, readSearchParams } from '../search-params.ts';
 import { type PlannedSearch, planSearch, type SearchInput } from '../search-plan.ts';
-import { rounded, runSearch, type SearchOutcome } from '../search-runner.ts';
+import { rounded, runIteratorPage, runSearch, type SearchOutcome } from '../search-runner.ts';
 import { notSupported, OK } from '../status.ts';
 import { templateValues } from '../templates.ts';
 import { vectorsOfKeys } from '../vectors-of-keys.ts';
@@ -81,8 +81,18 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const guaranteeTs = () => guarantee(request, entry);
       const search = await planSearch(parts, entry, inputOf(request, context, entry, guaranteeTs));
       await requireLoadedFor(parts, entry, ids);
-      const outcome = await runSearch(parts, context, search, { partitionIds: ids, guaranteeTs: await guaranteeTs() });
-      return searchReply(search, outcome);
+      const { iterator } = search.params;
+      if (!iterator)
+        return searchReply(
+          search,
+          await runSearch(parts, context, search, { partitionIds: ids, guaranteeTs: await guaranteeTs(), readTs: 0 }),
+        );
+      // Pages after the first read at the first one's time, so that together they are one answer.
+      const readTs = iterator.token === '' ? 0 : fromWireTimestamp(iterator.readAt || request.guaranteeTimestamp);
+      const scope = { partitionIds: ids, guaranteeTs: readTs > 0 ? readTs : await guaranteeTs(), readTs };
+      const outcome = await runIteratorPage(parts, context, search, iterator, scope);
+      const lastBound = outcome.hits.scores.at(-1) ?? iterator.lastBound ?? 0;
+      return searchReply(search, outcome, { token: iterator.token || randomId(parts.runtime), lastBound });
     },
 
     hybridSearch: async (request, context) => {
@@ -108,7 +118,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
           'InvalidParameter',
           `nq of the parts of a hybrid search must be the same, got ${first.plan.nq} and ${odd.plan.nq}`,
         );
-      const scope = { partitionIds: ids, guaranteeTs: await guaranteeTs() };
+      const scope = { partitionIds: ids, guaranteeTs: await guaranteeTs(), readTs: 0 };
       const outcomes = await Promise.all(searches.map((search) => runSearch(parts, context, search, scope)));
       const ranked = rankHits(
         outcomes.map((outcome, i) => ({ hits: outcome.hits, metric: searches[i].plan.metric })),
@@ -124,7 +134,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
     query: async (request, context) => {
       const { entry, ids } = await open(request, context, 5);
       const { primaryKey } = entry.schema;
-      const { limit, offset, ignoreGrowing } = readQueryParams(request.queryParams, parts.config.limits);
+      const { limit, offset, ignoreGrowing, iterator } = readQueryParams(request.queryParams, parts.config.limits);
       const counting = request.outputFields.length === 1 && request.outputFields[0].trim().toLowerCase() === COUNT;
       if (counting && limit !== undefined) throw new CairnError('InvalidParameter', 'count entities with pagination is not allowed');
       if (!counting && request.expr.trim() === '' && limit === undefined)
@@ -132,7 +142,8 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues));
       const output = resolveOutputFields(entry.schema, counting ? [] : [primaryKey.name, ...request.outputFields]);
       await requireLoadedFor(parts, entry, ids);
-      const guaranteeTs = await guarantee(request, entry);
+      const readTs = iterator ? fromWireTimestamp(request.guaranteeTimestamp) : 0;
+      const guaranteeTs = readTs > 0 ? readTs : await guarantee(request, entry);
       const plan = {
         filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
         outputFieldIds: output.fields.map((field) => field.id),
@@ -148,7 +159,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
             collectionId: entry.record.id,
             partitionIds: ids,
             guaranteeTs,
-            readTs: 0,
+            readTs,
             ignoreGrowing,
           };
           return parts.owners.call(context, shard, (owner, options) => owner.query({ scope, plan }, options));
@@ -173,7 +184,11 @@ function countField(count: number): ResultField {
 }
 
 /** A search's outcome as the wire has it. */
-export function searchReply({ entry, plan, params, output, groupBy }: PlannedSearch, { hits, ts }: SearchOutcome): SearchReply {
+export function searchReply(
+  { entry, plan, params, output, groupBy }: PlannedSearch,
+  { hits, ts }: SearchOutcome,
+  iterator?: SearchReplyData['iterator'],
+): SearchReply {
   const { primaryKey } = entry.schema;
   const groups = groupBy ? hits.columns.columns.get(groupBy.id) : undefined;
   return {
@@ -191,6 +206,7 @@ export function searchReply({ entry, plan, params, output, groupBy }: PlannedSea
       primaryFieldName: primaryKey.name,
       searchedRows: hits.searchedRows,
       groupBy: groupBy && groups ? resultField(groupBy, groups) : undefined,
+      iterator,
     },
   };
 }

@@ -28,6 +28,8 @@ export interface SearchReplyData {
   readonly primaryFieldName: string;
   readonly searchedRows: number;
   readonly groupBy: ResultField | undefined;
+  /** Of a page of an iterator. */
+  readonly iterator?: { readonly token: string; readonly lastBound: number } | undefined;
 }
 
 /** QueryResults, its columns still as columns. */
@@ -71,6 +73,13 @@ function writeResults(writer: WireWriter, results: SearchReplyData): void {
     writeFieldData(writer, 17, results.groupBy);
   }
   writer.string(13, results.primaryFieldName);
+  const { iterator } = results;
+  if (iterator) {
+    writer.message(11, () => {
+      writer.float(2, iterator.lastBound);
+      writer.string(1, iterator.token);
+    });
+  }
   writer.integer(9, results.searchedRows);
   if (results.groupBy) writeFieldData(writer, 8, results.groupBy);
   writeStrings(writer, 7, results.outputFields);
