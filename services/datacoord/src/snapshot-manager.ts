@@ -11,6 +11,7 @@ import type {
 } from '@cairn/proto/cairn/services';
 import type { Transport } from '@cairn/rpc';
 import { readSnapshot, writeSnapshot, writeTombstone } from '@cairn/segment';
+import { withSpan } from '@cairn/telemetry';
 import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
@@ -77,7 +78,9 @@ export class SnapshotManager {
     const { database, collection, name, description, compactionProtectionSeconds } = request;
     checkSnapshotName(name);
     const value = { database, collection, id: 0, name, description, compactionProtectionSeconds };
-    const { id, ts } = await control.submit(requestId, { $case: 'createSnapshot', value });
+    const { id, ts } = await withSpan('control createSnapshot', { snapshot: name, collection }, () =>
+      control.submit(requestId, { $case: 'createSnapshot', value }),
+    );
     const record = store.state.snapshots.get(id);
     if (!record) throw new CairnError('Unexpected', `snapshot ${name} failed and was removed`);
     if (record.state === SnapshotState.SNAPSHOT_PENDING) await this.#drive(record).outcome.promise;
@@ -117,7 +120,10 @@ export class SnapshotManager {
     const { objects, store, runtime, settings } = this.#options;
     const definition = SnapshotDefinition.decode(record.definition);
     if (!definition.collection) throw new CairnError('Internal', `snapshot ${record.id} has no definition of its collection`);
-    await untilAborted(signal, runBarrier(record, definition.collection, this.#options, signal));
+    const { collection } = definition;
+    await withSpan('snapshot barrier', { id: record.id, ts: record.ts, shards: collection.shards.length }, () =>
+      untilAborted(signal, runBarrier(record, collection, this.#options, signal)),
+    );
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 1_000 };
     const written = await untilAborted(
       signal,
@@ -125,9 +131,11 @@ export class SnapshotManager {
         runtime,
         policy,
         async () => {
-          const contents = await captureSnapshot(store.meta, record.ts, definition);
+          const contents = await withSpan('snapshot capture', { id: record.id }, () => captureSnapshot(store.meta, record.ts, definition));
           if (signal.aborted) throw asCairnError(signal.reason);
-          return writeSnapshot(objects, { record, definition, contents, clusterId: settings.clusterId });
+          return withSpan('snapshot manifests', { id: record.id, segments: contents.segments.length }, () =>
+            writeSnapshot(objects, { record, definition, contents, clusterId: settings.clusterId }),
+          );
         },
         signal,
       ),
