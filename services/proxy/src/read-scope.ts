@@ -35,3 +35,18 @@ export function shardsFor(entry: CollectionEntry, expr: Expr): Shard[] {
   // At least one is asked even when no key can match: it answers with empty columns of the right types.
   return wanted.size === 0 ? shards.slice(0, 1) : shards.filter((shard) => wanted.has(shard.index));
 }
+
+/** ParameterTooLarge when the shards' columns together are more than a reply may have: a limit, or fewer output fields, would help. */
+export function checkResultBytes(
+  { config }: ProxyParts,
+  entry: CollectionEntry,
+  results: readonly { readonly columns: Uint8Array }[],
+): void {
+  const bytes = results.reduce((sum, result) => sum + result.columns.length, 0);
+  const max = config.limits.maxResultBytes;
+  if (bytes <= max) return;
+  throw new CairnError(
+    'ParameterTooLarge',
+    `the result from collection ${entry.record.name} has ${bytes} bytes, at most ${max} are sent (limits.maxResultBytes): ask for fewer rows or fields`,
+  );
+}

@@ -1,6 +1,7 @@
 import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
 import { makeBatch, takeBatch } from '@cairn/schema';
 import type { ProxyParts } from './parts.ts';
+import { checkResultBytes } from './read-scope.ts';
 import type { RequestContext } from './request-context.ts';
 import { cutPage, type IteratorPage, rangeOfTies } from './search-iterator.ts';
 import type { PlannedSearch } from './search-plan.ts';
@@ -42,6 +43,7 @@ export async function runSearch(
       return parts.owners.call(context, shard, (owner, options) => owner.search(request, options));
     }),
   );
+  checkResultBytes(parts, entry, results);
   const merged = mergeHits(results.map(decodeSearchResult), {
     metric: plan.metric,
     nq: plan.nq,

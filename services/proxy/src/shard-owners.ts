@@ -11,6 +11,8 @@ export type Streaming = Client<StreamingDefinition>;
 
 /** Longest single try of a write: a repeat under the same request id has the same outcome, so a hanging owner need not eat all the time. */
 export const WRITE_TRY_TIMEOUT_MS = 10_000;
+/** Longest single try of a question about shards. */
+const STATS_TRY_TIMEOUT_MS = 3_000;
 
 /** Who owns which channel, kept current by a watch of the channel records; calls follow an owner that moves. */
 export class ShardOwners implements Service {
@@ -72,14 +74,18 @@ export class ShardOwners implements Service {
 
   /** What every owner says of all its shards. */
   async allStats(context: RequestContext): Promise<ShardStats[]> {
-    const addresses = new Set(this.channels().flatMap((record) => (record.address === '' ? [] : [record.address])));
-    const replies = await Promise.all(
-      [...addresses].map((address) =>
-        this.#transport
-          .client(StreamingDefinition, address)
-          .shardStats({ vchannels: [] }, { signal: context.signal, timeoutMs: context.remaining() }),
-      ),
-    );
+    const replies = await retryWithin(this.#runtime, context, () => {
+      const addresses = new Set(this.channels().flatMap((record) => (record.address === '' ? [] : [record.address])));
+      return Promise.all(
+        [...addresses].map((address) => {
+          const owner = this.#transport.client(StreamingDefinition, address);
+          return owner.shardStats(
+            { vchannels: [] },
+            { signal: context.signal, timeoutMs: Math.min(STATS_TRY_TIMEOUT_MS, context.remaining()) },
+          );
+        }),
+      );
+    });
     return replies.flatMap((reply) => reply.shards);
   }
 

@@ -140,6 +140,11 @@ export class FakeCluster {
     return this.#transport.client(MilvusServiceDefinition, `127.0.0.1:${this.#proxy.port}`);
   }
 
+  /** Of the proxy. */
+  get port(): number {
+    return this.#proxy.port;
+  }
+
   async stop(): Promise<void> {
     this.#transport.close();
     await this.#proxy.stop();

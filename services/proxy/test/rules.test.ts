@@ -191,7 +191,10 @@ describe('search parameters', () => {
   test('a query: limit and offset', () => {
     expect(readQueryParams(pairs({ limit: '5', offset: '2', iterator: 'True' }), limits)).toEqual({
       limit: 5,
-      offset: 2, ignoreGrowing: false, iterator: true });
+      offset: 2,
+      ignoreGrowing: false,
+      iterator: true,
+    });
     expect(readQueryParams(pairs({ limit: '-1' }), limits).limit).toBeUndefined();
     expect(codeOf(() => readQueryParams(pairs({ limit: '0' }), limits))[0]).toBe(1100);
     expect(codeOf(() => readQueryParams(pairs({ offset: '3' }), limits))[0]).toBe(1100);

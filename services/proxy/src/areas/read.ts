@@ -12,7 +12,7 @@ import type { Area } from '../milvus-methods.ts';
 import { resolveOutputFields, resultField, resultFields } from '../output-fields.ts';
 import type { ProxyParts } from '../parts.ts';
 import type { CollectionEntry } from '../proxy-catalog.ts';
-import { requireLoadedFor, shardsFor } from '../read-scope.ts';
+import { checkResultBytes, requireLoadedFor, shardsFor } from '../read-scope.ts';
 import type { RequestContext } from '../request-context.ts';
 import { readQueryParams, readSearchParams } from '../search-params.ts';
 import { type PlannedSearch, planSearch, type SearchInput } from '../search-plan.ts';
@@ -165,6 +165,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
           return parts.owners.call(context, shard, (owner, options) => owner.query({ scope, plan }, options));
         }),
       );
+      checkResultBytes(parts, entry, results);
       const sessionTs = wireTimestamp(Math.max(0, ...results.map((result) => result.ts)));
       const reply = { status: OK, collectionName: entry.record.name, sessionTs, primaryFieldName: primaryKey.name };
       if (counting)
