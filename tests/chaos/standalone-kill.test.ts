@@ -38,6 +38,7 @@ test(`nothing acknowledged is lost or doubled over ${cycles} kills of a standalo
       const problems = [...(await workload.checkCollection()), ...(await workload.checkRestores())];
       expect(describeProblems(problems), `cycle ${cycle}, killed after ${killAfterMs.toFixed(0)} ms`).toBe('');
     }
+    expect(describeProblems(await workload.settleTargets())).toBe('');
     expect(describeProblems(await workload.checkSnapshots(10))).toBe('');
     expect(workload.snapshots.length).toBeGreaterThan(0);
   } finally {

@@ -216,7 +216,7 @@ export class Workload {
     }
   }
 
-  /** Every snapshot that was acknowledged is listed and restores to what it must hold. */
+  /** Every snapshot that was acknowledged is listed, and the last `most` restore to what they must hold. */
   async checkSnapshots(most = Number.POSITIVE_INFINITY): Promise<Problem[]> {
     const listed = await this.#client.listSnapshots({ collection_name: this.collection });
     const problems: Problem[] = [];
@@ -231,8 +231,22 @@ export class Workload {
       });
       if (!ok(reply.status)) problems.push({ where: snapshot.name, found: [`restore refused: ${reply.status.reason}`] });
       else this.restores.push({ target, snapshot, job: String(reply.job_id) });
+      problems.push(...(await this.checkRestores()));
     }
-    return [...problems, ...(await this.checkRestores())];
+    return problems;
+  }
+
+  /** Targets of restores whose call had no answer: a job of each may have begun. Waits until every job has ended, and drops what is there. */
+  async settleTargets(): Promise<Problem[]> {
+    const problems: Problem[] = [];
+    const jobs = await this.#client.listRestoreSnapshotJobs({});
+    for (const job of jobs.jobs) {
+      const state = await this.waitForRestore(String(job.job_id));
+      if (state.startsWith('still')) problems.push({ where: `job ${job.job_id}`, found: [state] });
+    }
+    const names = (await this.#client.showCollections()).data.map((one) => one.name);
+    for (const target of this.targets) if (names.includes(target)) await this.#client.dropCollection({ collection_name: target });
+    return problems;
   }
 }
 
