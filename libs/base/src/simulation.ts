@@ -24,6 +24,7 @@ export class Simulation {
   /** Binary heap by (at, order). */
   readonly #queue: Event[] = [];
   #events = 0;
+  #digest = 0;
 
   constructor(seed: number) {
     this.seed = seed;
@@ -38,6 +39,11 @@ export class Simulation {
   /** Events that ran. */
   get events(): number {
     return this.#events;
+  }
+
+  /** A hash over everything that happened so far: two runs of one seed agree in it, or something in them does not depend on the seed alone. */
+  get digest(): string {
+    return (this.#digest >>> 0).toString(16).padStart(8, '0');
   }
 
   /** Uniform in [0, 1), of the seed's one stream (splitmix32). */
@@ -93,6 +99,7 @@ export class Simulation {
       if (event.at > limitMs) throw new Error(`seed ${this.seed}: not ended after ${limitMs} virtual ms`);
       this.#nowMs = Math.max(this.#nowMs, event.at);
       this.#events++;
+      this.#digest = Math.imul(this.#digest ^ (event.at * 1000), 0x01000193) ^ (event.order * 2 ** 32);
       event.run();
     }
     if ('error' in outcome) throw outcome.error;
@@ -147,6 +154,7 @@ export class SimulatedRuntime implements Runtime {
   readonly #simulation: Simulation;
   #skewMs: number;
   #alive = true;
+  readonly #dead = new AbortController();
 
   constructor(simulation: Simulation, name: string, skewMs: number) {
     this.#simulation = simulation;
@@ -158,9 +166,16 @@ export class SimulatedRuntime implements Runtime {
     return this.#alive;
   }
 
+  /** Aborts when the process crashes: for the world around it, which lets go of what it held for the process. Nothing of the process may listen. */
+  get dead(): AbortSignal {
+    return this.#dead.signal;
+  }
+
   /** The process is gone, now, wherever it is. */
   crash(): void {
+    if (!this.#alive) return;
     this.#alive = false;
+    this.#dead.abort();
   }
 
   /** The wall clock jumps; the monotonic one does not. */
@@ -206,6 +221,7 @@ export class SimulatedRuntime implements Runtime {
         signal?.removeEventListener('abort', stop);
         resolve();
       });
+      if (!this.#alive) return;
       if (signal?.aborted) stop();
       else signal?.addEventListener('abort', stop, { once: true });
     });

@@ -93,7 +93,7 @@ export class DataNodeService implements Service {
 
   async start(): Promise<void> {
     // What a crash left: copies and half-built indexes that nobody will ask for. The data directory is this process's alone.
-    for (const directory of this.#leftovers) await rm(directory, { recursive: true, force: true });
+    if (!this.#options.runtime.inline) for (const directory of this.#leftovers) await rm(directory, { recursive: true, force: true });
     await this.#files.start();
     await this.#registration.start();
   }

@@ -47,7 +47,7 @@ export class LocalFiles {
 
   /** Takes what an earlier run left; its content is verified when it is used. */
   async start(): Promise<void> {
-    if (this.#options.objects.localPath) return;
+    if (this.#options.objects.localPath || this.#options.runtime.inline) return;
     const { dir } = this.#options;
     await mkdir(dir, { recursive: true });
     for (const name of await readdir(dir)) {

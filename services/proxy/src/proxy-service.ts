@@ -1,9 +1,10 @@
-import { asCairnError, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
+import { asCairnError, type CodeName, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { CatalogView } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
 import { ClientTelemetryServiceDefinition, MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
 import { type CallContext, RpcServer, type Transport } from '@cairn/rpc';
+import { counter, histogram } from '@cairn/telemetry';
 import { adminHandlers } from './areas/admin.ts';
 import { aliasArea } from './areas/alias.ts';
 import { collectionArea } from './areas/collection.ts';
@@ -24,6 +25,12 @@ import { AutoIds, ReadTimestamps } from './sequences.ts';
 import { ShardOwners } from './shard-owners.ts';
 import { notSupported, OK, toStatus } from './status.ts';
 
+const requests = counter('cairn_proxy_requests', { description: 'Public requests answered, by method and outcome.', unit: '{request}' });
+const durations = histogram('cairn_proxy_request_duration_seconds', {
+  description: 'Time from a decoded public request to its reply.',
+  unit: 's',
+});
+
 /** Requests that may wait for a free place, beyond those under way. */
 const WAITING_REQUESTS = 4_096;
 /** Time that requests under way have at stop, ms. */
@@ -37,6 +44,8 @@ export interface ProxyOptions {
   readonly runtime: Runtime;
   readonly logger: Logger;
   readonly config: Config;
+  /** False: no port; whoever made it calls `handlers` (simulation). */
+  readonly listen?: boolean;
 }
 
 type AnyArea = Readonly<Record<string, ((request: never, context: RequestContext) => Promise<unknown>) | undefined>>;
@@ -77,6 +86,7 @@ export class ProxyService implements Service {
   async start(): Promise<void> {
     const { runtime, config } = this.#options;
     await this.#parts.owners.start();
+    if (this.#options.listen === false) return;
     const server = new RpcServer(runtime, this.#parts.logger, {
       maxReceiveBytes: config.rpc.maxMessageBytes,
       onMalformed: (method, error) => failureReply(method, toStatus(error)),
@@ -128,17 +138,25 @@ export class ProxyService implements Service {
   /** Runs one request; whatever it throws becomes the Status of its reply. */
   async #answer(name: string, work: AnyArea[string], request: never, call: CallContext): Promise<unknown> {
     const method = milvusMethods[name];
+    const { runtime, config } = this.#options;
+    const start = runtime.monotonic();
+    let outcome: CodeName | 'ok' = 'ok';
     try {
       if (!work) throw notSupported(method.name);
-      const context = new RequestContext(call, this.#options.runtime, this.#options.config.proxy.requestTimeoutMs);
+      const context = new RequestContext(call, runtime, config.proxy.requestTimeoutMs);
       return await this.#places.run(() => work(request, context));
     } catch (thrown) {
       const error = asCairnError(thrown);
-      if (error.codeName === 'Unexpected' || error.codeName === 'Internal') {
+      outcome = error.codeName;
+      if (outcome === 'Unexpected' || outcome === 'Internal') {
         this.#parts.logger.error({ method: method.name, error: thrown }, 'request failed unexpectedly');
-      } else
+      } else {
         this.#parts.logger.debug({ method: method.name, code: error.code, reason: error.message }, 'request was answered with an error');
+      }
       return failureReply(method, toStatus(error));
+    } finally {
+      requests.add(1, { method: method.name, outcome });
+      durations.record((runtime.monotonic() - start) / 1_000, { method: method.name });
     }
   }
 }

@@ -1,6 +1,6 @@
 import { CairnError, type Config, type Logger, type Runtime, type Service } from '@cairn/base';
 import type { CatalogView } from '@cairn/catalog';
-import { DataCoordService, dataCoordSettings } from '@cairn/datacoord';
+import { DataCoordService, type DataCoordSettings, dataCoordSettings } from '@cairn/datacoord';
 import { DataNodeService } from '@cairn/datanode';
 import type { IndexPool } from '@cairn/index';
 import type { MetaStore } from '@cairn/meta';
@@ -25,6 +25,8 @@ export interface RoleParts {
   /** Started before the roles; of the whole process. */
   readonly catalog: CatalogView;
   readonly pool: IndexPool;
+  /** Settings of the coordinator that no configuration names (tests). */
+  readonly coordinatorSettings?: Partial<DataCoordSettings>;
 }
 
 export type InnerRole = 'datacoord' | 'streaming' | 'datanode';
@@ -46,7 +48,7 @@ export function makeRole(role: InnerRole, parts: RoleParts, host: RoleHost): Ser
         role,
         parts.runtime,
         parts.logger,
-        () => new DataCoordService({ ...options, settings: dataCoordSettings(parts.config) }),
+        () => new DataCoordService({ ...options, settings: { ...dataCoordSettings(parts.config), ...parts.coordinatorSettings } }),
       );
       host.serve(
         role,
