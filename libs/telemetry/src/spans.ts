@@ -1,8 +1,6 @@
 import { hasCode } from '@cairn/base';
 import { type Attributes, context, isSpanContextValid, type Span, SpanStatusCode, trace } from '@opentelemetry/api';
 
-const nothing: Record<string, unknown> = {};
-
 /**
  * Runs `work` inside a span, a child of the current one. The span ends with the work; an error is recorded on it and thrown on (a cancelled call
  * is no error of ours). The span is given to add attributes that are known later.
@@ -25,8 +23,8 @@ export function withSpan<T>(name: string, attributes: Attributes, work: (span: S
   });
 }
 
-/** Mixin of the logger: the ids of the current trace, on each line written inside one. */
+/** Mixin of the logger: the ids of the current trace, on each line written inside one. A fresh object each time: the logger writes into it. */
 export function logTraceIds(): Record<string, unknown> {
   const span = trace.getSpanContext(context.active());
-  return span && isSpanContextValid(span) ? { trace_id: span.traceId, span_id: span.spanId } : nothing;
+  return span && isSpanContextValid(span) ? { trace_id: span.traceId, span_id: span.spanId } : {};
 }

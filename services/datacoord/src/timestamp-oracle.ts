@@ -5,6 +5,8 @@ import type { LeaderStore } from './leader-store.ts';
 
 /** How far ahead of the clock the saved limit is: what a restart may skip, and the longest a deposed leader could go on. */
 const SAVE_AHEAD_MS = 3_000;
+/** Ahead of what was given out, at least. */
+const MARGIN_MS = 50;
 /** The limit is raised when less than this is left. */
 const RAISE_BELOW_MS = 1_500;
 /** Timestamps that one call may take. */
@@ -69,11 +71,14 @@ export class TimestampOracle {
     return makeTimestamp(Math.max(EPOCH_MS, Math.floor(this.#runtime.now())), 0);
   }
 
-  /** Saves a limit SAVE_AHEAD_MS ahead of the clock (or of what was given out, when the clock went back). One save at a time. */
+  /**
+   * Saves a limit SAVE_AHEAD_MS ahead of the clock; only a little ahead of what was given out when that runs before the clock (after a restart, or
+   * when the clock went back), so that restart after restart does not carry us away. One save at a time.
+   */
   #raise(count: number): Promise<void> {
     this.#raising ??= (async () => {
       try {
-        const limit = Math.max(this.#last, this.#now()) + count + SAVE_AHEAD_MS * PER_MS;
+        const limit = Math.max(this.#now() + SAVE_AHEAD_MS * PER_MS, this.#last + count + MARGIN_MS * PER_MS);
         if (limit <= this.#limit) return;
         await this.#store.mustCommit({ puts: [{ key: keys.timestampLimit, value: encodeLimit(limit) }] });
         this.#limit = limit;
