@@ -1,5 +1,6 @@
 import { asCairnError, CairnError, type Runtime } from '@cairn/base';
 import type { CallContext, CallOptions, Client, Handlers, MethodDefinition, ServiceDefinition } from './definition.ts';
+import { inServerSpan } from './server-span.ts';
 import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
 import { type AnyHandler, type AnyMethod, buildClient, handlerOf } from './untyped.ts';
 
@@ -55,7 +56,13 @@ export class InProcessNetwork implements Transport {
     const unary = async (request: unknown, options: CallOptions = {}): Promise<unknown> => {
       const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
       try {
-        return await call.race(Promise.resolve().then(() => find()(request, call) as Promise<unknown>));
+        return await call.race(
+          inServerSpan(definition, method, async () => {
+            // Never in the caller's own turn: over gRPC it is not either.
+            await undefined;
+            return find()(request, call) as Promise<unknown>;
+          }),
+        );
       } finally {
         call.end();
       }

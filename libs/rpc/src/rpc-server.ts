@@ -8,9 +8,10 @@ import {
   ServerCredentials,
   type ServerOptions,
 } from '@grpc/grpc-js';
-import { type Context, context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { type Context, context, propagation, ROOT_CONTEXT } from '@opentelemetry/api';
 import { type CallContext, type Codecs, type Handlers, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { toServiceError } from './error-trailer.ts';
+import { inServerSpan } from './server-span.ts';
 import { type AnyHandler, handlerOf } from './untyped.ts';
 
 export interface RpcServerOptions {
@@ -42,7 +43,6 @@ export class RpcServer {
   readonly #logger: Logger;
   readonly #options: RpcServerOptions;
   readonly #server: Server;
-  readonly #tracer = trace.getTracer('cairn-rpc');
   #stopped = false;
 
   constructor(runtime: Runtime, logger: Logger, options: RpcServerOptions = {}) {
@@ -190,18 +190,7 @@ export class RpcServer {
       get: (carrier, key) => carrier.get(key)[0]?.toString(),
       keys: (carrier) => Object.keys(carrier.getMap()),
     });
-    return context.with(parent, () =>
-      this.#tracer.startActiveSpan(`${definition.fullName}/${method.name}`, { kind: SpanKind.SERVER }, async (span) => {
-        try {
-          return await work();
-        } catch (error) {
-          span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : String(error) });
-          throw error;
-        } finally {
-          span.end();
-        }
-      }),
-    );
+    return context.with(parent, () => inServerSpan(definition, method, work));
   }
 }
 
