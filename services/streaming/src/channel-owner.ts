@@ -1,26 +1,25 @@
-import { asCairnError, CairnError, deferred, type Logger, type Runtime, type Semaphore, type TimerHandle } from '@cairn/base';
-import { keys } from '@cairn/catalog';
-import { type MetaEntry, type MetaStore, scan } from '@cairn/meta';
+import { asCairnError, CairnError, deferred, type Logger, type Runtime, type Semaphore } from '@cairn/base';
+import type { MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
-import { CollectionState, ShardRecord } from '@cairn/proto/cairn/meta';
 import type { BarrierRequest, BarrierResponse, FlushShardRequest, WriteRequest, WriteResponse } from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
 import { withSpan } from '@cairn/telemetry';
 import { type ChannelWriter, openChannelWriter, type WalStore } from '@cairn/wal';
 import type { StreamingCatalog } from './catalog-face.ts';
+import { ChannelKeeper } from './channel-keeper.ts';
 import { ChannelLog } from './channel-log.ts';
 import type { IdReserve, StampSource } from './coordinator.ts';
 import { FlushCommitter, type OwnerProof } from './flush-commit.ts';
 import { type Flushed, Flusher, type FlushTicket } from './flusher.ts';
 import { LogMeter } from './log-meter.ts';
-import { BatchAssembler, barrierEntry, decodeWrite, type LogEvent, type LogWrite, RecordDrafts } from './log-write.ts';
-import { takeOverSeconds, writeSeconds, writtenBytes, writtenRows } from './measures.ts';
-import { PendingWrite } from './pending-write.ts';
+import { BatchAssembler, barrierEntry, type LogEvent } from './log-write.ts';
+import { takeOverSeconds } from './measures.ts';
+import { OwnedShards } from './owned-shards.ts';
 import type { StreamingSettings } from './settings.ts';
-import { Shard } from './shard.ts';
+import type { Shard } from './shard.ts';
 import { Stamper } from './stamper.ts';
 import { within } from './waiting.ts';
-import { checkWrite, liveCollection } from './write-check.ts';
+import { WriteIntake } from './write-intake.ts';
 
 /** Replay yields to other work of the process after this long. */
 const REPLAY_SLICE_MS = 8;
@@ -55,6 +54,13 @@ export interface OwnerOptions {
   onEnded(owner: ChannelOwner, reason: string): void;
 }
 
+/** What there is once the channel is replayed. */
+interface Serving {
+  readonly log: ChannelLog;
+  readonly intake: WriteIntake;
+  readonly keeper: ChannelKeeper;
+}
+
 /**
  * One term of ownership of a physical channel: fence, replay, then writes, flushes and barriers until the term ends. A term never comes back: an
  * owner that has ended fails all that waits with ChannelNotAvailable, and its commits are refused.
@@ -65,25 +71,25 @@ export class ChannelOwner {
   readonly #logger: Logger;
   readonly #over = new AbortController();
   readonly #ready = deferred<void>();
-  readonly #shards = new Map<string, Shard>();
+  readonly #shards: OwnedShards;
   readonly #stamper: Stamper;
   readonly #flusher: Flusher;
   readonly #meter = new LogMeter();
-  /** Writes under way by shard and request id: a repeat that comes meanwhile gets the same answer. */
-  readonly #open = new Map<string, Promise<WriteResponse>>();
   readonly #barriersOpen = new Map<string, Promise<number>>();
   #writer: ChannelWriter | undefined;
-  #log: ChannelLog | undefined;
-  #waitingBytes = 0;
-  #waitingWrites = 0;
-  #timer: TimerHandle | undefined;
-  #trimmedTo = 0;
+  /** From the end of the replay on. */
+  #serving: Serving | undefined;
 
   constructor(options: OwnerOptions) {
     this.#options = options;
     this.proof = options.proof;
     this.#logger = options.logger.child({ channel: options.proof.channel, epoch: options.proof.epoch });
-    const { meta, objects, runtime, segmentIds, flushSlots, views } = options;
+    const { meta, objects, runtime, segmentIds, flushSlots, views, catalog, settings } = options;
+    this.#shards = new OwnedShards({
+      ...{ meta, catalog, channel: options.proof.channel, limits: settings, signal: this.#over.signal },
+      onChanged: (shard) => views.refresh(shard),
+      onRemoved: (shard) => views.remove(shard),
+    });
     this.#stamper = new Stamper(options.stamps, runtime, this.#over.signal);
     this.#flusher = new Flusher({
       objects,
@@ -96,7 +102,7 @@ export class ChannelOwner {
       signal: this.#over.signal,
       isServed: (shard) => views.isServed(shard),
       onFlushed: (shard, flushed) => views.flushed(shard, flushed),
-      onGone: (shard) => this.#remove(shard),
+      onGone: (shard) => this.#shards.remove(shard),
       onDeposed: (reason) => this.end(reason),
     });
   }
@@ -106,7 +112,7 @@ export class ChannelOwner {
     try {
       await this.#takeOver();
       this.#ready.resolve();
-      this.#tick();
+      this.#serving?.keeper.start();
     } catch (error) {
       this.#logger.warn({ error }, 'taking the channel over failed');
       this.end(`taking over failed: ${asCairnError(error).message}`);
@@ -118,12 +124,12 @@ export class ChannelOwner {
   }
 
   get shards(): Iterable<Shard> {
-    return this.#shards.values();
+    return this.#shards;
   }
 
   /** Last sequence in memory. */
   get appliedSequence(): number {
-    return this.#log?.appliedSequence ?? 0;
+    return this.#serving?.log.appliedSequence ?? 0;
   }
 
   /** Ends the term: all that waits fails, retriably; nothing more is appended or committed. */
@@ -132,20 +138,19 @@ export class ChannelOwner {
     const error = new CairnError('ChannelNotAvailable', `channel ${this.proof.channel}: this node no longer owns it (${reason})`);
     this.#logger.info({ reason }, 'ownership of a channel ends');
     this.#over.abort(error);
-    this.#timer?.cancel();
     this.#ready.reject(error);
     this.#stamper.end(error);
     this.#flusher.end(error);
-    this.#log?.end(error);
+    this.#serving?.log.end(error);
+    this.#serving?.keeper.end();
     this.#writer?.close();
-    for (const shard of this.#shards.values()) this.#options.views.remove(shard);
     this.#shards.clear();
     this.#options.onEnded(this, reason);
   }
 
   /** Resolves when what is in flight is durable; for a clean stop. */
   async drain(): Promise<void> {
-    await this.#stamper.paused(async () => this.#log?.drained());
+    await this.#stamper.paused(async () => this.#serving?.log.drained());
   }
 
   // ---- take-over
@@ -163,54 +168,33 @@ export class ChannelOwner {
     writer.deposed.addEventListener('abort', () => this.end('a higher epoch was seen in the log'), { once: true });
     // Only now: with the epoch raised no old owner moves a checkpoint, and with the fence written none adds a record for a shard not seen here.
     await catalog.sync();
-    await this.#readShards();
-    const applied = await this.#replay(writer);
+    await this.#shards.readAll();
+    const { firstSequence } = await wal.state(proof.channel);
+    const ts = await this.#replay(writer, firstSequence);
     if (this.ended) throw this.#over.signal.reason;
-    this.#stamper.raiseFloor(applied.ts);
-    this.#log = new ChannelLog(
+    this.#stamper.raiseFloor(ts);
+    const log = new ChannelLog(
       writer,
-      applied,
+      { sequence: writer.fenceSequence, ts },
       (event) => this.#apply(event),
       (error) => this.end(asCairnError(error).message),
     );
-    for (const shard of this.#shards.values()) this.#options.views.refresh(shard);
+    const parts = { ...this.#options, stamper: this.#stamper, flusher: this.#flusher, meter: this.#meter, shards: this.#shards };
+    this.#serving = {
+      log,
+      intake: new WriteIntake(parts, log, writer.maxPayloadBytes),
+      keeper: new ChannelKeeper({ ...parts, channel: proof.channel, logger: this.#logger }, log, firstSequence),
+    };
+    for (const shard of this.#shards) this.#options.views.refresh(shard);
     const tookMs = Math.round(runtime.monotonic() - startedMs);
     takeOverSeconds.record(tookMs / 1000);
     this.#logger.info({ fence: writer.fenceSequence, shards: this.#shards.size, tookMs }, 'channel taken over');
   }
 
-  async #readShards(): Promise<void> {
-    for await (const page of scan(this.#options.meta, keys.allShards)) {
-      for (const entry of page) this.#adopt(entry);
-    }
-  }
-
-  /** A shard record of this channel, of a collection that lives, becomes a shard in memory. */
-  #adopt(entry: MetaEntry): Shard | undefined {
-    const record = ShardRecord.decode(entry.value);
-    if (record.channel !== this.proof.channel) return undefined;
-    const existing = this.#shards.get(record.vchannel);
-    if (existing) return existing;
-    const { catalog, settings } = this.#options;
-    const collection = catalog.collection(record.collectionId);
-    if (!collection || collection.record.state === CollectionState.COLLECTION_DROPPED) return undefined;
-    // The last known one stays in force for a collection that is dropped while its rows are applied.
-    let last = collection;
-    const schemaInForce = () => {
-      last = catalog.collection(record.collectionId) ?? last;
-      return { schema: last.schema, version: last.record.schemaVersion };
-    };
-    const shard = new Shard(record, entry.value, schemaInForce, settings);
-    this.#shards.set(record.vchannel, shard);
-    return shard;
-  }
-
-  /** Everything the log still has, up to our fence. Below a shard's checkpoint only request ids and barriers count. */
-  async #replay(writer: ChannelWriter): Promise<{ sequence: number; ts: number }> {
-    const { wal, runtime } = this.#options;
+  /** Everything the log still has, up to our fence. Below a shard's checkpoint only request ids and barriers count. The highest timestamp. */
+  async #replay(writer: ChannelWriter, firstSequence: number): Promise<number> {
+    const { runtime } = this.#options;
     const assembler = new BatchAssembler();
-    const { firstSequence } = await wal.state(this.proof.channel);
-    this.#trimmedTo = firstSequence;
     let sliceMs = runtime.monotonic();
     for await (const records of writer.replay(firstSequence)) {
       for (const record of records) {
@@ -222,8 +206,8 @@ export class ChannelOwner {
       }
     }
     let ts = assembler.highestTs;
-    for (const shard of this.#shards.values()) ts = Math.max(ts, shard.record.checkpointTs);
-    return { sequence: writer.fenceSequence, ts };
+    for (const shard of this.#shards) ts = Math.max(ts, shard.record.checkpointTs);
+    return ts;
   }
 
   #replayEvent(event: LogEvent): void {
@@ -233,121 +217,33 @@ export class ChannelOwner {
     this.#shards.get(vchannel)?.apply(event, nowMs);
   }
 
-  // ---- shards
+  // ---- shards and writes
 
   /** The shard, in memory once the replay is done. CollectionNotFound, ChannelNotFound. */
   async shard(vchannel: string, collectionId: number, signal: AbortSignal): Promise<Shard> {
-    await within(this.#ready.promise, signal, `channel ${this.proof.channel} is being taken over`);
-    const known = this.#shards.get(vchannel);
-    if (known) return known;
-    const { record } = await liveCollection(this.#options.catalog, collectionId);
-    const shard = await this.#fetchShard(record.id, record.shards.find((entry) => entry.vchannel === vchannel)?.index);
-    if (!shard)
-      throw new CairnError('ChannelNotFound', `shard ${vchannel} is not one of collection ${record.name} on channel ${this.proof.channel}`);
-    return shard;
+    await this.#isReady(signal);
+    return this.#shards.get(vchannel) ?? (await this.#shards.find(vchannel, collectionId));
   }
 
-  async #fetchShard(collectionId: number, index: number | undefined): Promise<Shard | undefined> {
-    if (index === undefined) return undefined;
-    const entry = await this.#options.meta.get(keys.shard(collectionId, index));
-    if (this.ended) throw this.#over.signal.reason;
-    const shard = entry && this.#adopt(entry);
-    if (shard) this.#options.views.refresh(shard);
-    return shard;
-  }
-
-  /** A collection changed: new shards come, those of a dropped one go. */
+  /** A collection changed: new shards come, those of a dropped one go. Before the take-over is done there is nothing to change. */
   async catalogChanged(collectionId: number): Promise<void> {
-    if (!this.#log) return;
-    const collection = this.#options.catalog.collection(collectionId);
-    if (!collection || collection.record.state === CollectionState.COLLECTION_DROPPED) {
-      for (const shard of this.#shards.values()) if (shard.collectionId === collectionId) this.#remove(shard);
-      return;
-    }
-    for (const { vchannel, channel, index } of collection.record.shards) {
-      if (channel !== this.proof.channel) continue;
-      const known = this.#shards.get(vchannel);
-      if (known) this.#options.views.refresh(known);
-      else await this.#fetchShard(collectionId, index);
-    }
+    if (this.#serving && !this.ended) await this.#shards.catalogChanged(collectionId);
   }
-
-  #remove(shard: Shard): void {
-    this.#shards.delete(shard.vchannel);
-    this.#options.views.remove(shard);
-  }
-
-  // ---- writes
 
   /** Appends the write and answers when it is durable and readable. A repeat of a request id gets the first one's answer. */
   async write(request: WriteRequest, context: CallContext): Promise<WriteResponse> {
     const shard = await this.shard(request.vchannel, request.collectionId, context.signal);
-    if (request.requestId === '') return within(this.#writeOnce(shard, request, context), context.signal, `${request.vchannel}: write`);
-    const kept = shard.repeats.get(request.requestId);
-    if (kept) return { ts: kept.ts, sequence: kept.sequence };
-    const key = `${request.vchannel}/${request.requestId}`;
-    const open = this.#open.get(key);
-    if (open) return within(open, context.signal, `${request.vchannel}: the first write of request ${request.requestId}`);
-    const first = this.#writeOnce(shard, request, context);
-    this.#open.set(key, first);
-    const forget = (): unknown => this.#open.delete(key);
-    first.then(forget, forget);
-    return within(first, context.signal, `${request.vchannel}: write`);
+    return this.#live().intake.write(shard, request, context);
   }
 
-  async #writeOnce(shard: Shard, request: WriteRequest, context: CallContext): Promise<WriteResponse> {
-    const log = this.#live();
-    const { runtime } = this.#options;
-    const arrivedMs = runtime.monotonic();
-    const decoded = decodeWrite(request);
-    await checkWrite(this.#options.catalog, request, decoded);
-    const rows = decoded.inserts.reduce((sum, part) => sum + part.batch.length, 0);
-    if (rows === 0 && decoded.deletes.length === 0) return { ts: log.appliedTs, sequence: log.appliedSequence };
-    const bytes = request.inserts.reduce((sum, part) => sum + part.columns.length, request.deletes.length);
-    this.#admit(shard, bytes);
-    this.#waitingBytes += bytes;
-    this.#waitingWrites++;
-    try {
-      let rowId = rows === 0 ? 0 : await within(this.#options.rowIds.take(rows), context.signal, `${shard.vchannel}: row ids`);
-      const inserts = decoded.inserts.map((part) => {
-        const numbered = { ...part, firstRowId: rowId };
-        rowId += part.batch.length;
-        return numbered;
-      });
-      const write: LogWrite = { ...decoded, inserts };
-      const drafts = await RecordDrafts.of(request, write, (this.#writer as ChannelWriter).maxPayloadBytes, runtime);
-      const pending = new PendingWrite(log, write, drafts, context.signal);
-      this.#stamper.submit(pending);
-      const answer = await pending.answer;
-      writtenBytes.add(bytes);
-      writtenRows.add(rows, { kind: 'insert' });
-      writtenRows.add(request.deleteRows, { kind: 'delete' });
-      writeSeconds.record((runtime.monotonic() - arrivedMs) / 1000);
-      return answer;
-    } finally {
-      this.#waitingBytes -= bytes;
-      this.#waitingWrites--;
-    }
+  async #isReady(signal: AbortSignal): Promise<void> {
+    await within(this.#ready.promise, signal, `channel ${this.proof.channel} is being taken over`);
   }
 
-  #admit(shard: Shard, bytes: number): void {
-    const { settings } = this.#options;
-    const refuse = (what: string): never => {
-      throw new CairnError('RateLimit', `request is rejected by rate limiter, ${shard.vchannel}: ${what}, please retry later`);
-    };
-    if (this.#waitingWrites >= settings.maxWaitingWrites) refuse(`${this.#waitingWrites} writes wait for the log`);
-    if (this.#waitingBytes > 0 && this.#waitingBytes + bytes > settings.maxWaitingBytes) {
-      refuse(`${this.#waitingBytes} bytes wait for the log, ${settings.maxWaitingBytes} may`);
-    }
-    const growing = this.#options.growingBytes();
-    if (growing > settings.maxGrowingBytes)
-      refuse(`${growing} bytes are not flushed yet, streaming.maxGrowingBytes is ${settings.maxGrowingBytes}`);
-  }
-
-  #live(): ChannelLog {
+  #live(): Serving {
     if (this.ended) throw this.#over.signal.reason;
-    if (!this.#log) throw new CairnError('ChannelNotAvailable', `channel ${this.proof.channel} is being taken over`);
-    return this.#log;
+    if (!this.#serving) throw new CairnError('ChannelNotAvailable', `channel ${this.proof.channel} is being taken over`);
+    return this.#serving;
   }
 
   #apply(event: LogEvent): void {
@@ -360,12 +256,12 @@ export class ChannelOwner {
     shard.apply(event, nowMs);
     const ts = Math.max(event.ts, this.appliedTs);
     if (event.kind === 'barrier') this.#flusher.seal(shard, event.sequence, ts);
-    else this.#sealFull(shard, event.sequence, ts);
+    else this.#serving?.keeper.sealFull(shard, event.sequence, ts);
   }
 
   /** Every event at or below it is in memory. */
   get appliedTs(): number {
-    return this.#log?.appliedTs ?? 0;
+    return this.#serving?.log.appliedTs ?? 0;
   }
 
   // ---- reads
@@ -375,8 +271,8 @@ export class ChannelOwner {
    * nothing can come below it any more, and waits for what is in flight below it.
    */
   async readTimestamp(guarantee: number, signal: AbortSignal): Promise<number> {
-    await within(this.#ready.promise, signal, `channel ${this.proof.channel} is being taken over`);
-    const log = this.#live();
+    await this.#isReady(signal);
+    const { log } = this.#live();
     if (guarantee > log.appliedTs) {
       this.#stamper.raiseFloor(guarantee);
       await within(log.settled(guarantee), signal, `channel ${this.proof.channel}: writes below the guarantee timestamp`);
@@ -389,7 +285,7 @@ export class ChannelOwner {
   /** Seals what grows now. `tickets`: that and what is sealed already and under way. */
   async seal(request: FlushShardRequest, signal: AbortSignal): Promise<{ shard: Shard; tickets: readonly FlushTicket[]; ts: number }> {
     const shard = await this.shard(request.vchannel, request.collectionId, signal);
-    const log = this.#live();
+    const { log } = this.#live();
     this.#flusher.seal(shard, log.appliedSequence, log.appliedTs);
     return { shard, tickets: this.#flusher.pending(shard), ts: log.appliedTs };
   }
@@ -421,7 +317,7 @@ export class ChannelOwner {
 
   async #appendBarrier(request: BarrierRequest): Promise<number> {
     const { vchannel, collectionId, snapshotId, ts } = request;
-    const log = this.#live();
+    const { log } = this.#live();
     // Within the pause nothing is stamped; after it only above T. What was in flight stands before the barrier.
     const appended = await this.#stamper.paused(async () => {
       this.#stamper.raiseFloor(ts);
@@ -434,79 +330,14 @@ export class ChannelOwner {
 
   /** Resolves when everything of the shard at or before `sequence`, the end of an event, is flushed. */
   async #flushThrough(shard: Shard, sequence: number): Promise<void> {
-    while (shard.checkpoint < sequence && this.#shards.has(shard.vchannel)) {
-      const log = this.#live();
+    while (shard.checkpoint < sequence && this.#shards.has(shard)) {
+      const { log } = this.#live();
       if (shard.hasUnsealedUpTo(sequence)) this.#flusher.seal(shard, log.appliedSequence, log.appliedTs);
       const pending = this.#flusher.pending(shard);
       if (pending.length > 0) await Promise.all(pending.map((ticket) => ticket.done));
       else await this.#flusher.advance(shard, sequence, log.appliedTs);
     }
-    if (!this.#shards.has(shard.vchannel) && !this.ended)
+    if (!this.#shards.has(shard) && !this.ended)
       throw new CairnError('CollectionNotFound', `collection not found[collection=${shard.collectionId}]`);
-  }
-
-  // ---- housekeeping
-
-  #sealFull(shard: Shard, sequence: number, ts: number): void {
-    const { settings } = this.#options;
-    const { bytes, rows } = shard.openSize();
-    if (bytes >= settings.segmentMaxBytes || rows >= settings.segmentMaxRows) this.#flusher.seal(shard, sequence, ts);
-    if (this.#meter.bytesAfter(this.#oldestUnsealed() - 1) < settings.maxReplayBytes / 2) return;
-    // The log that a take-over would replay grows too long: the shard that holds it back goes first.
-    for (const other of this.#shards.values()) {
-      if (other.hasUnsealedUpTo(this.#oldestUnsealed())) {
-        this.#flusher.seal(other, sequence, ts);
-        return;
-      }
-    }
-  }
-
-  #oldestUnsealed(): number {
-    let oldest = Number.MAX_SAFE_INTEGER;
-    for (const shard of this.#shards.values()) oldest = Math.min(oldest, shard.unsealedSince?.sequence ?? oldest);
-    return oldest;
-  }
-
-  #tick(): void {
-    if (this.ended) return;
-    this.#timer = this.#options.runtime.after(this.#options.settings.checkIntervalMs, () => {
-      this.#housekeep()
-        .catch((error: unknown) => this.#logger.warn({ error }, 'housekeeping of a channel failed, it is tried again'))
-        .finally(() => this.#tick());
-    });
-  }
-
-  async #housekeep(): Promise<void> {
-    const { settings, runtime } = this.#options;
-    const log = this.#live();
-    const nowMs = runtime.monotonic();
-    for (const shard of [...this.#shards.values()]) {
-      shard.repeats.sweep(shard.checkpoint, nowMs);
-      const since = shard.unsealedSince?.atMs;
-      if (since !== undefined && nowMs - since >= settings.segmentMaxAgeMs) this.#flusher.seal(shard, log.appliedSequence, log.appliedTs);
-      const lag = this.#meter.bytesAfter(shard.checkpoint);
-      const idle = shard.isFlushed && shard.checkpoint < log.appliedSequence;
-      if (idle && (lag > settings.maxReplayBytes / 4 || shard.checkpoint + 1 < this.#trimmedTo)) {
-        await this.#flusher.advance(shard, log.appliedSequence, log.appliedTs);
-      }
-    }
-    await this.#trim(log, nowMs);
-  }
-
-  /** Forgets the log below every checkpoint, but for what later owners need to know repeats by. */
-  async #trim(log: ChannelLog, nowMs: number): Promise<void> {
-    const { catalog, settings, wal } = this.#options;
-    for (const record of catalog.collections()) {
-      if (record.state === CollectionState.COLLECTION_DROPPED) continue;
-      // A shard that is about to come into memory: its checkpoint counts too.
-      if (record.shards.some((shard) => shard.channel === this.proof.channel && !this.#shards.has(shard.vchannel))) return;
-    }
-    let checkpoint = log.appliedSequence;
-    for (const shard of this.#shards.values()) checkpoint = Math.min(checkpoint, shard.checkpoint);
-    const before = this.#meter.keepFrom(checkpoint, settings.repeatLogBytes, settings.repeatWindowMs, nowMs);
-    if (before <= this.#trimmedTo) return;
-    await wal.trim(this.proof.channel, before);
-    this.#trimmedTo = before;
-    this.#meter.trim(before);
   }
 }
