@@ -87,10 +87,14 @@ export class InProcessNetwork implements Transport {
   }
 }
 
+const ENDED = new CairnError('Cancelled', 'the call has ended');
+
 /** One call: its deadline, its cancellation, and what the handler sees of it. */
 class InProcessCall implements CallContext {
   readonly metadata: ReadonlyMap<string, string>;
-  readonly #controller = new AbortController();
+  /** Made when the handler first asks for the signal: most never do, and an abort costs an exception with its stack. */
+  #controller: AbortController | undefined;
+  #over: CairnError | undefined;
   readonly #runtime: Runtime;
   readonly #deadline: number;
   readonly #stopped: Promise<never>;
@@ -105,7 +109,7 @@ class InProcessCall implements CallContext {
     this.#stopped = new Promise<never>((_, reject) => {
       this.#stop = (error) => {
         reject(error);
-        this.#controller.abort(error);
+        this.#abort(error);
       };
     });
     this.#stopped.catch(() => undefined);
@@ -125,6 +129,8 @@ class InProcessCall implements CallContext {
   }
 
   get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#over) this.#controller.abort(this.#over);
     return this.#controller.signal;
   }
 
@@ -145,6 +151,11 @@ class InProcessCall implements CallContext {
   /** The call is over: a handler that still streams learns it by the signal. */
   end(): void {
     this.#release();
-    if (!this.#controller.signal.aborted) this.#controller.abort();
+    this.#abort(ENDED);
+  }
+
+  #abort(reason: CairnError): void {
+    this.#over ??= reason;
+    this.#controller?.abort(this.#over);
   }
 }

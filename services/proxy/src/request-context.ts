@@ -10,8 +10,7 @@ const MAX_IDEMPOTENCY_KEY_LENGTH = 128;
 /** One public request: where it goes, under which id its effects are known, and how long it may take. */
 export class RequestContext {
   readonly signal: AbortSignal;
-  /** The client's `idempotency-key`, or a fresh one. Retries inside the proxy keep it, so that nothing happens twice. */
-  readonly requestId: string;
+  #requestId: string;
   readonly #metadata: ReadonlyMap<string, string>;
   readonly #runtime: Runtime;
   readonly #until: number;
@@ -30,7 +29,16 @@ export class RequestContext {
         `idempotency-key has ${key.length} characters, at most ${MAX_IDEMPOTENCY_KEY_LENGTH} are allowed`,
       );
     }
-    this.requestId = key === '' ? randomId(runtime) : `client-${key}`;
+    this.#requestId = key === '' ? '' : `client-${key}`;
+  }
+
+  /**
+   * The client's `idempotency-key`, or a fresh id, drawn when it is first needed (reads need none). Retries inside the proxy keep it, so that
+   * nothing happens twice.
+   */
+  get requestId(): string {
+    this.#requestId ||= randomId(this.#runtime);
+    return this.#requestId;
   }
 
   /** ms that are left for work. */
