@@ -42,7 +42,7 @@ export interface DataCoordSettings {
 export const defaultSettings: DataCoordSettings = {
   leaseTtlMs: 3_000,
   channels: 4,
-  assignSettleMs: 500,
+  assignSettleMs: 2_000,
   resultRetentionMs: 600_000,
   maxResults: 100_000,
   maxPendingChanges: 1_000,
