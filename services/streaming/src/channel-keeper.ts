@@ -16,6 +16,8 @@ export interface ChannelKeeperOptions {
   readonly settings: StreamingSettings;
   readonly runtime: Runtime;
   readonly logger: Logger;
+  /** Counts the node's unflushed bytes and exports them. */
+  growingBytes(): number;
 }
 
 /** Keeps a channel in bounds: seals by size, age and length of the log; moves idle checkpoints; trims the log. */
@@ -68,6 +70,7 @@ export class ChannelKeeper {
   async #round(): Promise<void> {
     const { settings, runtime, shards, flusher, meter } = this.#options;
     const nowMs = runtime.monotonic();
+    this.#options.growingBytes();
     for (const shard of [...shards]) {
       if (this.#ended) return;
       shard.repeats.sweep(shard.checkpoint, nowMs);
