@@ -21,14 +21,12 @@ cp -R proto/gen "$out/proto/"
 mkdir -p "$out/deploy"
 cp deploy/docker/round-trip.ts "$out/deploy/"
 
-# Scripts run for packages that fetch their platform's binary (node); ours would generate protocols, which are there.
-(cd "$out" && npm ci --omit=dev --no-audit --no-fund --loglevel=error --ignore-scripts)
-(cd "$out/node_modules/node" && npm_config_global=false npm run --silent preinstall 2>/dev/null || true)
-if [ ! -x "$out/node_modules/node/bin/node" ]; then
-  # The package links its binary at install; take the one that runs here, it is the same locked version.
-  mkdir -p "$out/node_modules/node/bin"
-  cp "$root/node_modules/node/bin/node" "$out/node_modules/node/bin/node"
-fi
+# `npm ci` refuses where a registry lacks other platforms' packages; `npm install` takes the same locked versions. Our own prepare script is not run.
+install=(--omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error)
+(cd "$out" && { npm ci "${install[@]}" 2>/dev/null || npm install --no-save "${install[@]}"; })
+# The package fetches its binary in a script of its own; the one that `make install` got is the same locked version.
+mkdir -p "$out/node_modules/node/bin"
+cp "$root/node_modules/node/bin/node" "$out/node_modules/node/bin/node"
 rm -rf "$out/node_modules/node/node_modules"
 mkdir -p "$out/bin"
 mv "$out/node_modules/node/bin/node" "$out/bin/node"

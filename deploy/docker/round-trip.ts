@@ -42,7 +42,8 @@ async function finds(name: string, id: number): Promise<void> {
   const reply = await client.search({ collection_name: name, data: [vectorOf(id)], limit: 1, output_fields: ['name'] });
   must(`search in ${name}`, reply.status);
   const [hit] = reply.results;
-  if (Number(hit?.['id']) !== id || hit?.['name'] !== `row ${id}`) throw new Error(`search in ${name}: ${JSON.stringify(hit)} is not row ${id}`);
+  if (Number(hit?.['id']) !== id || hit?.['name'] !== `row ${id}`)
+    throw new Error(`search in ${name}: ${JSON.stringify(hit)} is not row ${id}`);
 }
 
 async function step(what: string, work: () => Promise<unknown>): Promise<void> {

@@ -2,6 +2,8 @@ export * from './bitmap.ts';
 export * from './checksum.ts';
 export * from './concurrency.ts';
 export * from './config.ts';
+export { isSetting, type Setting, type SettingTree } from './config-setting.ts';
+export { settings } from './config-settings.ts';
 export * from './errors.ts';
 export * from './lifecycle.ts';
 export * from './logger.ts';
