@@ -5,7 +5,7 @@ CAIRN := $(NODE) tools/cli/src/main.ts
 TOOLS_CACHE ?= $(or $(CAIRN_TOOLS_CACHE),$(HOME)/.cache/cairn-tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools run cluster test check unit types lint lint-fix arrows bench example clean
+.PHONY: help install tools run cluster test check unit sim types lint lint-fix arrows bench example clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,11 @@ arrows: install ## Imports go one way, no room reaches into another
 
 unit: install ## Tests of libs and services alone
 	@exec $(NODE) node_modules/.bin/vitest run --dir . libs services tools
+
+SEEDS ?= 200
+SEED_START ?= 0
+sim: install ## The whole house simulated under SEEDS=200 seeds from SEED_START=0 on; last line: N passed, N failed
+	@exec $(NODE) tests/sim/main.ts --seeds $(SEEDS) --start $(SEED_START)
 
 bench: install ## Benchmarks; each prints a table
 	@exec $(NODE) tests/bench/run.ts

@@ -1,87 +1,215 @@
 /**
- * What lies between simulated processes and everything they talk to: delay, loss, answers that do not arrive, and the seam of a crash. A call that
+ * What lies between simulated processes and the stores: delay, loss, answers that come late or never, cuts, and the seam of a crash. A call that
  * was sent by a process that crashed may or may not land, by the seed; its outcome never comes back.
  */
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime } from '@cairn/base';
 import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
+import type { Lease, MemoryMetaStore, MetaStore } from '@cairn/meta';
+import type { ObjectStore } from '@cairn/objects';
+import type { WalStore } from '@cairn/wal';
 
 export interface LinkFaults {
   /** Longest way there, and back, virtual ms. */
   maxDelayMs: number;
   /** Chance that a call does not arrive. */
   lost: number;
-  /** Chance that its answer does not. */
+  /** Chance that it is done and its answer does not arrive. */
   unanswered: number;
+  /** Chance that it is given up first, and done some time later. */
+  late: number;
+  /** Longest time after which a call that was given up is done, virtual ms. */
+  maxLateMs: number;
 }
 
-/** One direction of traffic keeps its order, as a connection does. */
-export class Link {
-  readonly #simulation: Simulation;
-  readonly #runtime: SimulatedRuntime;
-  readonly #faults: () => LinkFaults;
-  readonly #what: string;
-  #lastAt = 0;
-  calls = 0;
+/** How a process sees one store. */
+export interface LinkOptions {
+  readonly simulation: Simulation;
+  readonly runtime: SimulatedRuntime;
+  /** The store: `meta`, `wal`, `objects`. */
+  readonly what: string;
+  readonly faults: LinkFaults;
+  /** Whether the process is cut off from the store now. */
+  readonly cut: () => boolean;
+  /** Each call, before it is sent; may crash the process. */
+  readonly sending: (what: string) => void;
+  /** Calls arrive in the order in which they were sent, but for those that are late. */
+  readonly ordered: boolean;
+}
 
-  constructor(simulation: Simulation, runtime: SimulatedRuntime, what: string, faults: () => LinkFaults) {
-    this.#simulation = simulation;
-    this.#runtime = runtime;
-    this.#what = what;
-    this.#faults = faults;
+/** Longest time in which a call over a cut link fails, virtual ms. */
+const CUT_TIMEOUT_MS = 1_000;
+const CUT_POLL_MS = 100;
+const LEASE_NEWS_MS = 300;
+/** Keeps two calls that were sent at the same moment apart. */
+const APART_MS = 1e-6;
+
+export class Link {
+  readonly runtime: SimulatedRuntime;
+  readonly simulation: Simulation;
+  readonly options: LinkOptions;
+  #lastAt = 0;
+
+  constructor(options: LinkOptions) {
+    this.options = options;
+    this.runtime = options.runtime;
+    this.simulation = options.simulation;
   }
 
   /** Sends a call over and its outcome back. */
   call<T>(method: string, act: () => Promise<T>): Promise<T> {
-    const simulation = this.#simulation;
-    const faults = this.#faults();
-    this.calls++;
-    const unavailable = (): CairnError => new CairnError('StoreUnavailable', `${this.#what}: ${method} was not answered (simulated)`);
-    return this.#runtime.seam(
+    const { simulation, runtime, faults, what } = this.options;
+    if (!runtime.alive) return never();
+    const sent = runtime.alive;
+    this.options.sending(`${what}.${method}`);
+    const crashed = sent && !runtime.alive;
+    const unavailable = (): CairnError => new CairnError('StoreUnavailable', `${what}: ${method} was not answered (simulated)`);
+    return runtime.seam(
       new Promise<T>((resolve, reject) => {
-        const at = Math.max(this.#lastAt, simulation.nowMs + simulation.random() * faults.maxDelayMs);
-        this.#lastAt = at;
-        const back = (settle: () => void): void => {
-          simulation.schedule(simulation.random() * faults.maxDelayMs, settle);
-        };
+        const delay = (): number => simulation.random() * faults.maxDelayMs;
+        const later = (ms: number, run: () => void): void => void simulation.schedule(ms, run);
+        if (this.options.cut()) return later(simulation.random() * CUT_TIMEOUT_MS, () => reject(unavailable()));
         const fate = simulation.random();
-        if (fate < faults.lost) return back(() => reject(unavailable()));
-        simulation.schedule(at - simulation.nowMs, () => {
-          if (!this.#runtime.alive && simulation.random() < 0.5) return;
+        if (fate < faults.lost || (crashed && fate < 0.5)) return later(delay(), () => reject(unavailable()));
+        const unanswered = fate < faults.lost + faults.unanswered;
+        const late = !unanswered && fate < faults.lost + faults.unanswered + faults.late;
+        let at = simulation.nowMs + delay();
+        if (late) {
+          at += simulation.random() * faults.maxLateMs;
+          later(delay(), () => reject(unavailable()));
+        } else if (this.options.ordered) {
+          at = Math.max(at, this.#lastAt + APART_MS);
+          this.#lastAt = at;
+        }
+        later(at - simulation.nowMs, () => {
           act().then(
-            (value) => back(() => (fate < faults.lost + faults.unanswered ? reject(unavailable()) : resolve(value))),
-            (error) => back(() => reject(error)),
+            (value) => later(delay(), () => (unanswered || this.options.cut() ? reject(unavailable()) : resolve(value))),
+            (error: unknown) => later(delay(), () => reject(unanswered || this.options.cut() ? unavailable() : error)),
           );
         });
       }),
     );
   }
 
-  /** Passes a stream on; it ends for the process when the process does. */
-  async *stream<T>(source: () => AsyncIterable<T>): AsyncGenerator<T> {
-    for await (const item of source()) {
-      await this.#runtime.seam(Promise.resolve());
+  /** Passes a stream on, some time later; it stands still while the link is cut, and for ever when the process is gone. */
+  async *stream<T>(source: (signal: AbortSignal) => AsyncIterable<T>, signal?: AbortSignal): AsyncGenerator<T> {
+    const { runtime, faults, simulation } = this.options;
+    if (!runtime.alive) await never();
+    const ended = signal ? AbortSignal.any([signal, runtime.dead]) : runtime.dead;
+    for await (const item of source(ended)) {
+      if (!runtime.alive) break;
+      await runtime.sleep(simulation.random() * faults.maxDelayMs);
+      while (this.options.cut()) await runtime.sleep(CUT_POLL_MS);
       yield item;
     }
+    if (!runtime.alive) await never();
+  }
+
+  /** Throws as a call would, now and then: before a stream that may break. */
+  async mayFail(method: string): Promise<void> {
+    await this.call(method, async () => undefined);
   }
 }
 
-/**
- * A store behind a link: every method that gives a promise travels, every one that gives an iterable streams, the others are as they are.
- * `streams` and `local` name those methods.
- */
-export function behind<T extends object>(
-  store: T,
-  link: Link,
-  methods: { readonly streams: readonly string[]; readonly local: readonly string[] },
-): T {
-  return new Proxy(store, {
-    get(target, property) {
-      const value: unknown = Reflect.get(target, property, target);
-      if (typeof value !== 'function' || typeof property !== 'string') return value;
-      const method = value.bind(target) as (...args: unknown[]) => unknown;
-      if (methods.local.includes(property)) return method;
-      if (methods.streams.includes(property)) return (...args: unknown[]) => link.stream(() => method(...args) as AsyncIterable<unknown>);
-      return (...args: unknown[]) => link.call(property, () => method(...args) as Promise<unknown>);
-    },
-  });
+function never(): Promise<never> {
+  return new Promise(() => undefined);
+}
+
+/** The MetaStore behind a link. Its leases are kept alive over the link too: they run out while it is cut. */
+export function linkedMeta(store: MemoryMetaStore, link: Link): MetaStore {
+  const { runtime } = link;
+  const far = store.connect(keepAliveRuntime(link));
+  return {
+    get: (key) => link.call('get', () => far.get(key)),
+    range: (options) => link.call('range', () => far.range(options)),
+    txn: (txn) => link.call(`txn ${firstKey(txn.then)}`, () => far.txn(txn)),
+    watch: (prefix, signal) => link.stream((ended) => far.watch(prefix, ended), signal),
+    grantLease: (ttlMs) => link.call('grantLease', async () => linkedLease(await far.grantLease(ttlMs), link)),
+    ping: () => link.call('ping', () => far.ping()),
+    close: () => runtime.seam(Promise.resolve()),
+  };
+}
+
+/** What kind of key a transaction writes first: says in counts of crashes where they fell. */
+function firstKey(ops: readonly { readonly kind: string; readonly key?: string; readonly prefix?: string }[]): string {
+  const op = ops[0];
+  return (op?.key ?? op?.prefix ?? 'nothing').replace(/[0-9].*|[^/]*$/, '') || 'root';
+}
+
+/** Timers of keep-alives: they wait while the link is cut. */
+function keepAliveRuntime(link: Link): Runtime {
+  const { runtime, simulation, options } = link;
+  const sent = (callback: () => void): void => {
+    if (options.cut()) runtime.after(CUT_POLL_MS, () => sent(callback));
+    else callback();
+  };
+  return {
+    inline: true,
+    now: () => runtime.now(),
+    monotonic: () => runtime.monotonic(),
+    random: () => runtime.random(),
+    randomBytes: (length) => runtime.randomBytes(length),
+    sleep: (delayMs, signal) => runtime.sleep(delayMs, signal),
+    after: (delayMs, callback) => runtime.after(delayMs + simulation.random() * options.faults.maxDelayMs, () => sent(callback)),
+  };
+}
+
+/** The news that a lease is lost comes some time after the loss. */
+function linkedLease(inner: Lease, link: Link): Lease {
+  const { runtime, simulation } = link;
+  const lost = new AbortController();
+  const tell = (): void => {
+    runtime.after(simulation.random() * LEASE_NEWS_MS, () => lost.abort(inner.lost.reason));
+  };
+  if (inner.lost.aborted) tell();
+  else inner.lost.addEventListener('abort', tell, { once: true });
+  return {
+    id: inner.id,
+    ttlMs: inner.ttlMs,
+    lost: lost.signal,
+    validUntil: () => inner.validUntil(),
+    revoke: () =>
+      link.call('revoke', async () => {
+        await inner.revoke();
+      }),
+  };
+}
+
+export function linkedObjects(store: ObjectStore, link: Link): ObjectStore {
+  const call = link.call.bind(link);
+  return {
+    uri: store.uri,
+    put: (key, body, options) => call('put', () => store.put(key, body, options)),
+    get: (key, signal) => call('get', () => store.get(key, signal)),
+    getRange: (key, offset, length, signal) => call('getRange', () => store.getRange(key, offset, length, signal)),
+    head: (key) => call('head', () => store.head(key)),
+    copy: (from, to, options) => call('copy', () => store.copy(from, to, options)),
+    list: (prefix, options) => call('list', () => store.list(prefix, options)),
+    delete: (keys) => call('delete', () => store.delete(keys)),
+    ping: () => call('ping', () => store.ping()),
+    close: () => link.runtime.seam(Promise.resolve()),
+  };
+}
+
+export function linkedWal(store: WalStore, link: Link): WalStore {
+  const call = link.call.bind(link);
+  return {
+    maxRecordBytes: store.maxRecordBytes,
+    ensureChannel: (channel) => call('ensureChannel', () => store.ensureChannel(channel)),
+    deleteChannel: (channel) => call('deleteChannel', () => store.deleteChannel(channel)),
+    listChannels: () => call('listChannels', () => store.listChannels()),
+    state: (channel) => call('state', () => store.state(channel)),
+    append: (channel, subject, bytes, expectedLast) => call('append', () => store.append(channel, subject, bytes, expectedLast)),
+    appendFence: (channel, subject, bytes, expectedLast) =>
+      call('appendFence', () => store.appendFence(channel, subject, bytes, expectedLast)),
+    read: (channel, options) =>
+      link.stream(async function* (signal) {
+        await link.mayFail('read');
+        yield* store.read(channel, { ...options, signal });
+      }, options.signal),
+    follow: (channel, options) => link.stream((signal) => store.follow(channel, { ...options, signal }), options.signal),
+    trim: (channel, before) => call('trim', () => store.trim(channel, before)),
+    check: () => call('check', () => store.check()),
+    ping: () => call('ping', () => store.ping()),
+    close: () => link.runtime.seam(Promise.resolve()),
+  };
 }

@@ -19,10 +19,10 @@ export class Model {
   readonly #keys = new Map<number, KeyState>();
   readonly #watchers = new Set<Map<number, Set<Version>>>();
 
-  /** A key that may be written, of `total` keys; undefined when all are retired. */
-  pick(random: () => number, total: number): number | undefined {
+  /** A key that may be written, of `total` keys from `from` on; undefined when all are retired. */
+  pick(random: () => number, total: number, from = 0): number | undefined {
     for (let tries = 0; tries < 50; tries++) {
-      const key = Math.floor(random() * total);
+      const key = from + Math.floor(random() * total);
       if (!this.#state(key).retired) return key;
     }
     return undefined;
@@ -35,6 +35,12 @@ export class Model {
       this.#keys.set(key, state);
     }
     return state;
+  }
+
+  /** Whether the key certainly has no row now. */
+  isAbsent(key: number): boolean {
+    const { possible, retired } = this.#state(key);
+    return !retired && possible.size === 1 && possible.has(0);
   }
 
   /** A write of these keys is about to be sent. */

@@ -1,0 +1,137 @@
+/** A simulated process: one role on its links to the stores and the network. It starts, crashes at any moment, stops in good order, and starts again. */
+import type { Config, Logger, Service } from '@cairn/base';
+import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
+import { CatalogView } from '@cairn/catalog';
+import { IndexPool } from '@cairn/index';
+import type { MemoryMetaStore } from '@cairn/meta';
+import type { MemoryObjectStore } from '@cairn/objects';
+import { MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
+import { ProxyService } from '@cairn/proxy';
+import type { Handlers } from '@cairn/rpc';
+import { type InnerRole, makeRole } from '@cairn/standalone';
+import type { MemoryWalStore } from '@cairn/wal';
+import { Link, type LinkFaults, linkedMeta, linkedObjects, linkedWal } from './links.ts';
+import type { SimulatedNetwork } from './network.ts';
+
+export type SimulatedRole = InnerRole | 'proxy';
+
+/** What all processes share. */
+export interface ProcessEnvironment {
+  readonly simulation: Simulation;
+  readonly network: SimulatedNetwork;
+  readonly meta: MemoryMetaStore;
+  readonly objects: MemoryObjectStore;
+  readonly wal: MemoryWalStore;
+  readonly faults: LinkFaults;
+  readonly config: Config;
+  /** A process keeps its node id over restarts, as in a stateful set; else each life has its own. */
+  readonly keepNodeIds: boolean;
+  readonly coordinatorSettings: Record<string, number>;
+  logger(name: string): Logger;
+  /** Each call of a process, before it is sent. */
+  sending(runtime: SimulatedRuntime, what: string): void;
+  problem(text: string): void;
+}
+
+/** A process that cannot start ends, and whoever runs it starts it again after this, virtual ms. */
+const START_AGAIN_MS = 500;
+
+export class SimulatedProcess {
+  readonly name: string;
+  readonly role: SimulatedRole;
+  readonly #environment: ProcessEnvironment;
+  /** Stores that it cannot reach now. */
+  readonly cutOff = new Set<string>();
+  #runtime: SimulatedRuntime | undefined;
+  #services: Service[] = [];
+  #lives = 0;
+  #skewMs = 0;
+
+  constructor(name: string, role: SimulatedRole, environment: ProcessEnvironment) {
+    this.name = name;
+    this.role = role;
+    this.#environment = environment;
+  }
+
+  get alive(): boolean {
+    return this.#runtime?.alive ?? false;
+  }
+
+  get runtime(): SimulatedRuntime | undefined {
+    return this.#runtime;
+  }
+
+  start(): void {
+    if (this.alive) return;
+    const { simulation } = this.#environment;
+    this.#lives++;
+    const runtime = simulation.instance(this.name, this.#skewMs);
+    this.#runtime = runtime;
+    this.#services = [];
+    this.#start(runtime).catch(() => {
+      if (!runtime.alive) return;
+      runtime.crash();
+      simulation.schedule(START_AGAIN_MS, () => this.start());
+    });
+  }
+
+  /** Gone, wherever it is. */
+  crash(): void {
+    this.#runtime?.crash();
+  }
+
+  /** Ends in good order, as on SIGTERM; what does not end in time is killed. */
+  async stop(graceMs: number): Promise<void> {
+    const runtime = this.#runtime;
+    if (!runtime?.alive) return;
+    const services = [...this.#services].reverse();
+    const killed = this.#environment.simulation.schedule(graceMs, () => runtime.crash());
+    for (const service of services) await service.stop();
+    killed.cancel();
+    runtime.crash();
+  }
+
+  /** The wall clock of this and every later life jumps. */
+  jump(byMs: number): void {
+    this.#skewMs += byMs;
+    this.#runtime?.jump(byMs);
+  }
+
+  async #start(runtime: SimulatedRuntime): Promise<void> {
+    const { simulation, network, faults, config, keepNodeIds, coordinatorSettings } = this.#environment;
+    const nodeId = keepNodeIds ? this.name : `${this.name}-${this.#lives}`;
+    const logger = this.#environment.logger(`${this.name}#${this.#lives}`);
+    const link = (what: string, ordered: boolean): Link =>
+      new Link({
+        ...{ simulation, runtime, what, faults, ordered },
+        cut: () => this.cutOff.has(what),
+        sending: (call) => this.#environment.sending(runtime, call),
+      });
+    const meta = linkedMeta(this.#environment.meta, link('meta', false));
+    const objects = linkedObjects(this.#environment.objects, link('objects', false));
+    const wal = linkedWal(this.#environment.wal, link('wal', true));
+    const transport = network.transport(runtime);
+    const catalog = new CatalogView(meta, runtime, logger);
+    const pool = new IndexPool({ runtime, threads: 1 });
+    const parts = { config, runtime, logger, nodeId, meta, objects, wal, transport, catalog, pool, coordinatorSettings };
+    await this.#begin(catalog);
+    if (this.role === 'proxy') {
+      const proxy = new ProxyService({ ...parts, listen: false });
+      await this.#begin(proxy);
+      network.serve(this.name, runtime, MilvusServiceDefinition, proxy.handlers() as unknown as Handlers<typeof MilvusServiceDefinition>);
+      return;
+    }
+    const host = {
+      address: () => this.name,
+      serve: ((_role, definition, handlers) => network.serve(this.name, runtime, definition, handlers)) as Parameters<
+        typeof makeRole
+      >[2]['serve'],
+    };
+    await this.#begin(makeRole(this.role, parts, host));
+  }
+
+  async #begin(service: Service): Promise<void> {
+    this.#services.push(service);
+    await service.start();
+  }
+}

@@ -1,0 +1,134 @@
+/** The whole house under one seed: shared stores in memory, two processes of each role, and what befalls them. */
+import { type Config, type Logger, loadConfig } from '@cairn/base';
+import { type SimulatedRuntime, Simulation } from '@cairn/base/simulation';
+import { MemoryMetaStore } from '@cairn/meta';
+import { MemoryObjectStore } from '@cairn/objects';
+import { MemoryWalStore } from '@cairn/wal';
+import type { LinkFaults } from './links.ts';
+import { type NetworkFaults, SimulatedNetwork } from './network.ts';
+import { SimulatedProcess, type SimulatedRole } from './process.ts';
+
+/** Small segments and short times, so that much happens in few virtual seconds. */
+const SETTINGS = [
+  'node.leaseTtlMs=2000',
+  'wal.channels=3',
+  'wal.maxRecordBytes=16384',
+  'segment.maxRows=40',
+  'segment.maxAgeMs=8000',
+  'flush.checkIntervalMs=500',
+  'flush.timeoutMs=10000',
+  'snapshot.timeoutMs=15000',
+  'restore.jobTimeoutMs=60000',
+  'gc.graceMs=15000',
+  'streaming.loadTimeoutMs=5000',
+  'streaming.repeatWindowMs=60000',
+  'rpc.callTimeoutMs=5000',
+  'proxy.requestTimeoutMs=10000',
+  'index.workers=1',
+];
+const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200 };
+const ROLES: readonly SimulatedRole[] = ['datacoord', 'streaming', 'datanode', 'proxy'];
+const OF_EACH_ROLE = 2;
+/** Wait of a call that brings no deadline, virtual ms. */
+const CALL_TIMEOUT_MS = 5_000;
+
+export interface WorldOptions {
+  readonly seed: number;
+  /** Prints what the services log, with virtual times. */
+  readonly log?: boolean;
+}
+
+export class World {
+  readonly simulation: Simulation;
+  readonly meta: MemoryMetaStore;
+  readonly objects: MemoryObjectStore;
+  readonly wal = new MemoryWalStore();
+  readonly network: SimulatedNetwork;
+  readonly config: Config;
+  readonly processes: SimulatedProcess[] = [];
+  /** Time and random numbers of what stands outside: clients, the chaos, the checker. */
+  readonly outside: SimulatedRuntime;
+  readonly problems: string[] = [];
+  readonly linkFaults: LinkFaults = { maxDelayMs: 4, lost: 0, unanswered: 0, late: 0, maxLateMs: 0 };
+  readonly networkFaults: NetworkFaults = { maxDelayMs: 4, lost: 0, unanswered: 0, silent: 0, doubled: 0 };
+  /** Where processes crashed, by the call that they were sending. */
+  readonly crashes = new Map<string, number>();
+  /** Chance that a process crashes as it sends a call. */
+  crashChance = 0;
+  readonly #log: boolean;
+
+  constructor(options: WorldOptions) {
+    const simulation = new Simulation(options.seed);
+    this.simulation = simulation;
+    this.#log = options.log ?? false;
+    this.outside = simulation.instance('outside');
+    this.meta = new MemoryMetaStore(this.outside);
+    this.objects = new MemoryObjectStore(this.outside);
+    this.config = loadConfig({ env: {}, sets: SETTINGS });
+    this.network = new SimulatedNetwork({
+      simulation,
+      faults: this.networkFaults,
+      timeoutMs: CALL_TIMEOUT_MS,
+      sending: (from, what) => this.#sending(from, what),
+    });
+    const environment = {
+      ...{ simulation, network: this.network, meta: this.meta, objects: this.objects, wal: this.wal, config: this.config },
+      faults: this.linkFaults,
+      keepNodeIds: simulation.random() < 0.5,
+      coordinatorSettings: COORDINATOR_SETTINGS,
+      logger: (name: string) => this.logger(name),
+      sending: (runtime: SimulatedRuntime, what: string) => this.#sending(runtime, what),
+      problem: (text: string) => this.problem(text),
+    };
+    for (const role of ROLES)
+      for (let number = 1; number <= OF_EACH_ROLE; number++)
+        this.processes.push(new SimulatedProcess(`${role}-${number}`, role, environment));
+  }
+
+  /** Something that must not be. */
+  problem(text: string): void {
+    this.problems.push(`${Math.round(this.simulation.nowMs)} ms: ${text}`);
+    this.note(`PROBLEM ${text}`);
+  }
+
+  /** A line of the log, when it is printed. */
+  note(text: string): void {
+    if (this.#log) console.log(`${this.simulation.nowMs.toFixed(1).padStart(9)} ${text}`);
+  }
+
+  start(): void {
+    for (const process of this.processes) process.start();
+  }
+
+  /** No more faults; every process lives. */
+  heal(): void {
+    Object.assign(this.linkFaults, { lost: 0, unanswered: 0, late: 0 });
+    Object.assign(this.networkFaults, { lost: 0, unanswered: 0, silent: 0, doubled: 0 });
+    this.crashChance = 0;
+    this.network.heal();
+    for (const process of this.processes) {
+      process.cutOff.clear();
+      process.start();
+    }
+  }
+
+  logger(name: string): Logger {
+    const line = (level: string) => (fields: Record<string, unknown>, message: string) => {
+      if (!this.#log) return;
+      const { error, ...rest } = fields;
+      const reason = error instanceof Error ? ` ${error.stack ?? error.message}` : error === undefined ? '' : ` ${String(error)}`;
+      this.note(`${name} ${level} ${message} ${JSON.stringify(rest)}${reason}`);
+    };
+    return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('ERROR'), child: () => this.logger(name) };
+  }
+
+  #sending(from: SimulatedRuntime, what: string): void {
+    if (this.crashChance === 0 || from === this.outside || this.simulation.random() >= this.crashChance) return;
+    const where = `${from.name.replace(/-.*/, '')}: ${what}`;
+    this.crashes.set(where, (this.crashes.get(where) ?? 0) + 1);
+    this.note(`${from.name} crashes as it sends ${what}`);
+    from.crash();
+    const process = this.processes.find(({ runtime }) => runtime === from);
+    this.simulation.schedule(this.simulation.random() * 3_000, () => process?.start());
+  }
+}
