@@ -39,7 +39,7 @@ async function countIs(name: string, want: number): Promise<void> {
 }
 
 async function finds(name: string, id: number): Promise<void> {
-  const reply = await client.search({ collection_name: name, data: [vectorOf(id)], limit: 1, output_fields: ['name'] });
+  const reply = await client.search({ collection_name: name, data: [vectorOf(id)], limit: 1, output_fields: ['id', 'name'] });
   must(`search in ${name}`, reply.status);
   const [hit] = reply.results;
   if (Number(hit?.['id']) !== id || hit?.['name'] !== `row ${id}`)
