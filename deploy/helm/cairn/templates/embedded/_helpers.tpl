@@ -28,6 +28,10 @@ securityContext:
   {{- include "cairn.podSecurity" .root | nindent 2 }}
 tolerations:
   {{- include "cairn.nodeLoss" .root | nindent 2 }}
+{{- with (index .root.Values.embedded .store).nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 affinity:
   podAntiAffinity:
     preferredDuringSchedulingIgnoredDuringExecution:
