@@ -23,44 +23,43 @@ const METRICS: Readonly<Record<Kind, readonly string[]>> = {
   scalar: [],
   none: [],
 };
-/** Built types. Sparse ones are scanned exactly whatever their name: their names differ in speed, not in answers. */
+/**
+ * Types that CreateIndex accepts. Several names are served by one engine (docs/indexes.md): every dense type but FLAT by the graph over the vectors
+ * as they are, so the names that would compress lose no recall; binary and sparse ones by an exact scan; scalar ones by the scan of the column.
+ */
 const BUILT: Readonly<Record<Kind, readonly string[]>> = {
-  float: ['AUTOINDEX', 'FLAT', 'HNSW'],
-  binary: ['AUTOINDEX', 'BIN_FLAT'],
+  float: ['AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'HNSW_PQ', 'HNSW_PRQ', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'IVF_RABITQ', 'SCANN', 'DISKANN'],
+  binary: ['AUTOINDEX', 'BIN_FLAT', 'BIN_IVF_FLAT'],
   sparse: ['AUTOINDEX', 'SPARSE_INVERTED_INDEX', 'SPARSE_WAND'],
-  scalar: [],
+  scalar: ['AUTOINDEX', 'INVERTED', 'BITMAP', 'STL_SORT', 'TRIE', 'NGRAM'],
   none: [],
 };
 /** Types that Milvus has for the kind and that are not built here. */
 const KNOWN: Readonly<Record<Kind, readonly string[]>> = {
-  float: [
-    'IVF_FLAT',
-    'IVF_SQ8',
-    'IVF_PQ',
-    'IVF_RABITQ',
-    'SCANN',
-    'HNSW_SQ',
-    'HNSW_PQ',
-    'HNSW_PRQ',
-    'DISKANN',
-    'GPU_CAGRA',
-    'GPU_IVF_FLAT',
-    'GPU_IVF_PQ',
-    'GPU_BRUTE_FORCE',
-  ],
-  binary: ['BIN_IVF_FLAT', 'MINHASH_LSH'],
+  float: ['GPU_CAGRA', 'GPU_IVF_FLAT', 'GPU_IVF_PQ', 'GPU_BRUTE_FORCE'],
+  binary: ['MINHASH_LSH'],
   sparse: [],
-  scalar: ['AUTOINDEX', 'INVERTED', 'BITMAP', 'STL_SORT', 'TRIE', 'NGRAM', 'RTREE'],
+  scalar: ['RTREE'],
   none: ['AUTOINDEX', 'HNSW'],
 };
-/** Scalar types that only some fields can have. */
-const STL_SORT_TYPES: ReadonlySet<DataType> = new Set<DataType>([
+const NUMBERS: readonly DataType[] = [
   DataType.Int8,
   DataType.Int16,
   DataType.Int32,
   DataType.Int64,
   DataType.Float,
   DataType.Double,
+  DataType.Timestamptz,
+];
+const WHOLE: readonly DataType[] = [DataType.Bool, DataType.Int8, DataType.Int16, DataType.Int32, DataType.Int64];
+/** Fields that each scalar type goes with; `element` where arrays of such elements do too. */
+const SCALAR_FIELDS: ReadonlyMap<string, { readonly types: ReadonlySet<DataType>; readonly element: boolean }> = new Map([
+  ['AUTOINDEX', { types: new Set<DataType>([...NUMBERS, DataType.Bool, DataType.VarChar, DataType.Json]), element: true }],
+  ['INVERTED', { types: new Set<DataType>([...NUMBERS, DataType.Bool, DataType.VarChar, DataType.Json]), element: true }],
+  ['BITMAP', { types: new Set<DataType>([...WHOLE, DataType.VarChar]), element: true }],
+  ['STL_SORT', { types: new Set<DataType>([...NUMBERS, DataType.VarChar]), element: false }],
+  ['TRIE', { types: new Set<DataType>([DataType.VarChar]), element: false }],
+  ['NGRAM', { types: new Set<DataType>([DataType.VarChar, DataType.Json]), element: false }],
 ]);
 
 export interface ParamRange {
@@ -73,13 +72,27 @@ const HNSW_PARAMS: readonly ParamRange[] = [
   { name: 'M', least: 2, most: 2_048, fallback: 16 },
   { name: 'efConstruction', least: 1, most: 65_536, fallback: 160 },
 ];
+const NLIST: ParamRange = { name: 'nlist', least: 1, most: 65_536, fallback: 128 };
+/** Parameters of a type, checked whether the engine behind it needs them or not: a wrong one is a mistake of the caller everywhere. */
+const PARAMS: ReadonlyMap<string, readonly ParamRange[]> = new Map<string, readonly ParamRange[]>([
+  ['HNSW', HNSW_PARAMS],
+  ['HNSW_SQ', HNSW_PARAMS],
+  ['HNSW_PQ', [...HNSW_PARAMS, { name: 'm', least: 1, most: 65_536, fallback: 32 }, { name: 'nbits', least: 1, most: 24, fallback: 8 }]],
+  ['HNSW_PRQ', [...HNSW_PARAMS, { name: 'm', least: 1, most: 65_536, fallback: 2 }, { name: 'nbits', least: 1, most: 24, fallback: 8 }]],
+  ['IVF_FLAT', [NLIST]],
+  ['IVF_SQ8', [NLIST]],
+  ['IVF_PQ', [NLIST, { name: 'm', least: 1, most: 65_536, fallback: 32 }, { name: 'nbits', least: 1, most: 24, fallback: 8 }]],
+  ['IVF_RABITQ', [NLIST]],
+  ['SCANN', [NLIST]],
+  ['BIN_IVF_FLAT', [NLIST]],
+]);
 /** Breadth of a graph search when none is asked for; at least 1.5 times the number of hits is used. */
 export const DEFAULT_EF = 64;
 export const MAX_EF = 32_768;
 
 const kindOf = (field: Field): Kind => KIND_OF_TYPE.get(field.type) ?? 'scalar';
 const typeName = (type: DataType): string => Object.entries(DataType).find(([, value]) => value === type)?.[0] ?? `type ${type}`;
-const isGraphType = (indexType: string): boolean => indexType === 'HNSW' || indexType === 'AUTOINDEX';
+const isGraphType = (indexType: string): boolean => indexType !== 'FLAT' && BUILT.float.includes(indexType);
 
 /** Whether an index of this kind is searched as a graph; others are exact scans. */
 export const isGraph = (spec: Pick<IndexSpec, 'indexType' | 'metric'>): boolean =>
@@ -95,7 +108,9 @@ export function resolveIndex(field: Field, params: Readonly<Record<string, strin
   const { index_type: typeGiven = '', metric_type: metricGiven = '', ...rest } = all;
   const indexType = typeGiven === '' ? 'AUTOINDEX' : typeGiven.toUpperCase();
   const kind = kindOf(field);
-  if (!BUILT[kind].includes(indexType)) throw wrongType(field, kind, typeGiven === '' ? 'AUTOINDEX' : typeGiven);
+  if (!BUILT[kind].includes(indexType) || (kind === 'scalar' && !goesWithScalar(indexType, field)))
+    throw wrongType(field, kind, typeGiven === '' ? 'AUTOINDEX' : typeGiven);
+  if (kind === 'scalar') return scalarIndex(field, indexType, rest);
   const metric = metricGiven === '' ? METRICS[kind][0] : metricGiven.toUpperCase();
   if (!METRICS[kind].includes(metric)) {
     throw new CairnError(
@@ -104,14 +119,40 @@ export function resolveIndex(field: Field, params: Readonly<Record<string, strin
       { legacy: 1 },
     );
   }
-  if (kind === 'float' && indexType === 'HNSW') for (const range of HNSW_PARAMS) numberParam(rest, range);
+  for (const range of PARAMS.get(indexType) ?? []) numberParam(rest, range);
   return { indexType, metric, params: rest };
+}
+
+function goesWithScalar(indexType: string, field: Field): boolean {
+  const fields = SCALAR_FIELDS.get(indexType);
+  if (fields === undefined) return false;
+  return field.type === DataType.Array ? fields.element && fields.types.has(field.elementType) : fields.types.has(field.type);
+}
+
+/** Indexes of scalar fields have no metric; one that is sent is not looked at. */
+function scalarIndex(field: Field, indexType: string, params: Readonly<Record<string, string>>): IndexSpec {
+  if (field.isPrimaryKey && indexType === 'BITMAP') throw invalid(`index type BITMAP does not go with the primary key ${field.name}`);
+  if (field.type === DataType.Json && (params.json_path === undefined || params.json_cast_type === undefined))
+    throw invalid(`an index on JSON field ${field.name} needs json_path and json_cast_type`);
+  if (indexType === 'NGRAM') checkGrams(field, params);
+  return { indexType, metric: '', params };
+}
+
+function checkGrams(field: Field, params: Readonly<Record<string, string>>): void {
+  const range = { least: 1, most: 65_535, fallback: 0 };
+  const [least, most] = ['min_gram', 'max_gram'].map((name) => numberParam(params, { ...range, name }));
+  if (least === 0 || most === 0 || least > most)
+    throw invalid(`index type NGRAM on field ${field.name} needs 1 <= min_gram <= max_gram, got ${params.min_gram} and ${params.max_gram}`);
+}
+
+/** In the form that createIndex errors have on the wire: code 1100, legacy UnexpectedError. */
+function invalid(message: string): CairnError {
+  return new CairnError('InvalidParameter', message, { legacy: 1 });
 }
 
 function wrongType(field: Field, kind: Kind, indexType: string): CairnError {
   const upper = indexType.toUpperCase();
-  const known = KNOWN[kind].includes(upper) && !(upper === 'STL_SORT' && !STL_SORT_TYPES.has(field.type));
-  if (known)
+  if (KNOWN[kind].includes(upper))
     return new CairnError('NotSupported', `not supported: index type ${indexType} on field ${field.name} (${typeName(field.type)})`);
   const exists = Object.values(KNOWN)
     .concat(Object.values(BUILT))
@@ -169,10 +210,33 @@ export function describeIndexParams(spec: IndexSpec): { readonly key: string; re
   return out;
 }
 
+/** Graph candidates that stand for one probed cell of an IVF index: cells hold tens of vectors, of which few are near. */
+const CANDIDATES_PER_PROBE = 8;
+
+/** Breadth for the search parameters of the index types that the graph serves under their names; wider than the default or not at all. */
+function widerBreadth(params: Readonly<Record<string, unknown>>): number | undefined {
+  const wanted = Math.max(
+    positive(params, 'nprobe') * CANDIDATES_PER_PROBE,
+    positive(params, 'search_list'),
+    positive(params, 'reorder_k'),
+  );
+  return wanted > DEFAULT_EF ? Math.min(wanted, MAX_EF) : undefined;
+}
+
+/** 0 when it is not given; InvalidParameter when it is no whole number above 0. */
+function positive(params: Readonly<Record<string, unknown>>, name: string): number {
+  const given = params[name];
+  if (given === undefined || given === null || given === '') return 0;
+  const value = Number(given);
+  if (!Number.isInteger(value) || value < 1 || value > 65_536)
+    throw new CairnError('InvalidParameter', `out of range in json: param '${name}' (${given}) should be in range [1, 65536]`);
+  return value;
+}
+
 /** Breadth that search parameters ask for; undefined when they name none. InvalidParameter outside k..MAX_EF. */
 export function efOf(params: Readonly<Record<string, unknown>>, k: number): number | undefined {
   const given = params.ef;
-  if (given === undefined || given === null || given === '') return undefined;
+  if (given === undefined || given === null || given === '') return widerBreadth(params);
   const ef = Number(given);
   if (!Number.isInteger(ef) || ef < 1 || ef > MAX_EF)
     throw new CairnError('InvalidParameter', `out of range in json: param 'ef' (${given}) should be in range [1, ${MAX_EF}]`);

@@ -109,6 +109,7 @@ const defaultCarriers: Partial<Record<DataType, readonly NonNullable<ValueField[
   [DataType.Double]: ['doubleData', 'floatData'],
   [DataType.VarChar]: ['stringData'],
   [DataType.Json]: ['bytesData', 'stringData'],
+  [DataType.Geometry]: ['stringData'],
   [DataType.Timestamptz]: ['stringData', 'timestamptzData', 'longData'],
 };
 

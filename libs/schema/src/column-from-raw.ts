@@ -9,9 +9,12 @@ import type { RawFieldData, RawPayload } from './raw-field-data.ts';
 import { orderSparseRows } from './sparse-rows.ts';
 import { parseTimestamptz } from './timestamptz.ts';
 import { DataType, type Field } from './types.ts';
+import { wktProblem } from './wkt.ts';
 
 /** Bytes of one JSON value, as in Milvus. */
 export const MAX_JSON_BYTES = 65_536;
+/** Bytes of the text of one geometry; checking it takes time in proportion. */
+export const MAX_GEOMETRY_BYTES = 1 << 20;
 
 function invalid(field: Field, message: string): CairnError {
   return new CairnError('InvalidParameter', `field "${field.name}": ${message}`);
@@ -159,7 +162,12 @@ function bytesFromRaw(field: Field, payload: RawPayload): BytesColumn {
   if (payload.kind === 'sparseVector' && field.type === DataType.SparseFloatVector) {
     return column(payload.offsets, orderSparseRows(field, payload.offsets, payload.data));
   }
-  if (payload.kind === 'wkb' && field.type === DataType.Geometry) return column(payload.offsets, payload.data);
+  if ((payload.kind === 'wkt' || payload.kind === 'text') && field.type === DataType.Geometry) {
+    checkGeometries(field, payload.offsets, payload.data);
+    return column(payload.offsets, payload.data);
+  }
+  if (payload.kind === 'wkb' && field.type === DataType.Geometry)
+    throw new CairnError('NotSupported', `not supported: WKB for geometry field "${field.name}", send WKT`);
   throw mismatch(field, payload);
 }
 
@@ -186,6 +194,20 @@ function checkJson(field: Field, offsets: Int32Array, data: Uint8Array): void {
     } catch (error) {
       throw new CairnError('InvalidParameter', `field "${field.name}": row ${i - 1} is not valid JSON`, { cause: error });
     }
+  }
+}
+
+function checkGeometries(field: Field, offsets: Int32Array, data: Uint8Array): void {
+  if (!isUtf8(data)) throw invalid(field, 'a geometry is not valid UTF-8');
+  const buffer = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  for (let i = 1; i < offsets.length; i++) {
+    const [start, end] = [offsets[i - 1], offsets[i]];
+    // Null rows of the dense form hold nothing.
+    if (start === end && field.nullable) continue;
+    if (end - start > MAX_GEOMETRY_BYTES)
+      throw invalid(field, `geometry of ${end - start} bytes at row ${i - 1} exceeds ${MAX_GEOMETRY_BYTES} bytes`);
+    const problem = wktProblem(buffer.toString('latin1', start, end));
+    if (problem !== undefined) throw invalid(field, `row ${i - 1} is no well-known text: ${problem}`);
   }
 }
 

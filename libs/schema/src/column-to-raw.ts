@@ -56,7 +56,7 @@ function bytesPayload(column: BytesColumn): RawPayload {
     case DataType.Json:
       return { kind: 'json', offsets, data };
     case DataType.Geometry:
-      return { kind: 'wkb', offsets, data };
+      return { kind: 'wkt', offsets, data };
     default:
       return { kind: 'text', offsets, data };
   }

@@ -20,7 +20,7 @@ export interface FixedColumn {
   readonly validity: Validity;
 }
 
-/** VarChar, String, Text (UTF-8), Json (UTF-8), Geometry (WKB), SparseFloatVector (pairs u32 LE index, f32 LE value, sorted by index). */
+/** VarChar, String, Text (UTF-8), Json (UTF-8), Geometry (WKT as sent), SparseFloatVector (pairs u32 LE index, f32 LE value, sorted by index). */
 export interface BytesColumn {
   readonly kind: 'bytes';
   readonly type: DataType;

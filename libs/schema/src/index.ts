@@ -16,3 +16,4 @@ export * from './raw-field-data.ts';
 export * from './raw-wire.ts';
 export * from './timestamptz.ts';
 export * from './types.ts';
+export * from './wkt.ts';

@@ -90,13 +90,7 @@ function prepareField(message: FieldSchema, id: number, schemaAutoId: boolean, l
   return field;
 }
 
-const notBuilt: ReadonlySet<DataType> = new Set([
-  DataType.Text,
-  DataType.Geometry,
-  DataType.Struct,
-  DataType.ArrayOfStruct,
-  DataType.ArrayOfVector,
-]);
+const notBuilt: ReadonlySet<DataType> = new Set([DataType.Text, DataType.Struct, DataType.ArrayOfStruct, DataType.ArrayOfVector]);
 
 function checkType(field: Field, limits: SchemaLimits): void {
   if (notBuilt.has(field.type))

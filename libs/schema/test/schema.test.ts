@@ -156,7 +156,7 @@ describe('a new schema', () => {
       'more than one partition key',
     ],
     ['65 fields', [pk, vec, ...Array.from({ length: 63 }, (_, i) => wireField(`f${i}`, 1))], 'InvalidParameter', 'limited to 64'],
-    ['Geometry', [pk, vec, wireField('g', DataType.Geometry)], 'NotSupported', 'Geometry'],
+    ['Text', [pk, vec, wireField('g', DataType.Text)], 'NotSupported', 'Text'],
     ['unknown type', [pk, vec, wireField('g', 77)], 'IllegalSchema', '77'],
     ['functions', [pk, vec], 'NotSupported', 'bm', { functions: [{ ...FunctionSchema.create(), name: 'bm' }] }],
   ])('is refused: %s', (_name, fields, code, text, more = {}) => {

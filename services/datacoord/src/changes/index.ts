@@ -26,7 +26,8 @@ export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) =
   checkName('index name', name);
   for (const other of state.indexesOf(collection.id)) {
     if (other.fieldId === field.id) {
-      if (other.name === name && sameProperties(other.indexParams, index.indexParams)) return effects(other.id);
+      // The same again without a name means the one that is there.
+      if ((index.name === '' || other.name === name) && sameProperties(other.indexParams, index.indexParams)) return effects(other.id);
       throw new CairnError(
         'InvalidParameter',
         `at most one distinct index is allowed per field: field ${field.name} of collection ${collection.name} has index ${other.name}`,
