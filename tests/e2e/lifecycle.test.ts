@@ -72,7 +72,13 @@ test.skipIf(!available.ok)(
   `a store that is down makes requests fail retriably or wait, and all goes on when it is back${available.ok ? '' : ` (skipped: ${available.reason})`}`,
   { timeout: 300_000 },
   async () => {
-    const cluster = await startCluster({ datacoords: 1, streamings: 1, datanodes: 1, proxies: 1 });
+    const cluster = await startCluster({
+      datacoords: 1,
+      streamings: 1,
+      datanodes: 1,
+      proxies: 1,
+      settings: { 'proxy.requestTimeoutMs': 5000 },
+    });
     const sdk = client(cluster.addresses[0] ?? '');
     try {
       await createFilled(sdk, 'kept');

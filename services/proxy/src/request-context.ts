@@ -6,6 +6,8 @@ export const DEFAULT_DATABASE = 'default';
 /** Kept back from the caller's deadline, so that our own error arrives before its gRPC library gives up. */
 const ANSWER_MARGIN_MS = 200;
 const MAX_IDEMPOTENCY_KEY_LENGTH = 128;
+/** A deadline further away is none: the Node SDK sends a day with writes, and a store that is down must not hang its caller that long. */
+const NO_DEADLINE_MS = 3_600_000;
 
 /** One public request: where it goes, under which id its effects are known, and how long it may take. */
 export class RequestContext {
@@ -20,7 +22,7 @@ export class RequestContext {
     this.#metadata = call.metadata;
     this.#runtime = runtime;
     const remaining = call.remaining();
-    const allowed = Number.isFinite(remaining) ? remaining - Math.min(ANSWER_MARGIN_MS, remaining / 10) : defaultTimeoutMs;
+    const allowed = remaining < NO_DEADLINE_MS ? remaining - Math.min(ANSWER_MARGIN_MS, remaining / 10) : defaultTimeoutMs;
     this.#until = runtime.monotonic() + allowed;
     const key = call.metadata.get('idempotency-key') ?? '';
     if (key.length > MAX_IDEMPOTENCY_KEY_LENGTH) {
