@@ -111,15 +111,18 @@ export class DataCoordService implements Service {
       },
       listSnapshots: async (request) => ({ snapshots: this.#leader().snapshots.list(request) }),
       describeSnapshot: async (request) => this.#leader().snapshots.describe(request),
-      pinSnapshot: async ({ snapshot, ttlSeconds }) => {
+      pinSnapshot: async ({ snapshot, ttlSeconds, requestId }) => {
         if (!snapshot) throw new CairnError('MissingParameter', 'pin without a snapshot');
-        return { pinId: await this.#leader().snapshots.pin(snapshot, ttlSeconds) };
+        const { snapshots, pins } = this.#leader();
+        return { pinId: await pins.pinOnce(requestId, snapshots.committed(snapshot).id, ttlSeconds) };
       },
       unpinSnapshot: async ({ pinId }) => {
         await this.#leader().snapshots.unpin(pinId);
         return {};
       },
       restoreSnapshot: async (request) => ({ jobId: await this.#leader().restores.start(request) }),
+      planRestore: (request) => this.#leader().restores.plan(request),
+      cancelRestoreJob: ({ jobId }) => this.#leader().restores.cancel(jobId),
       getRestoreJob: async ({ jobId }) => this.#leader().restores.job(jobId),
       listRestoreJobs: async (request) => ({ jobs: this.#leader().restores.list(request) }),
       getIndexProgress: async ({ collectionId }) => ({ indexes: this.#leader().indexes.progress(collectionId) }),

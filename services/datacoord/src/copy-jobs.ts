@@ -2,14 +2,16 @@ import { asCairnError, CairnError, isRetriable, KeyedMutex, type Logger, type Ru
 import { keys } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionRecord, CollectionState, CopyTaskRecord, GroupRecord, RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
-import { readSnapshot } from '@cairn/segment';
+import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
 import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
 import { type ControlApplier, pagesOf } from './control-applier.ts';
 import type { ControlChannel } from './control-channel.ts';
-import { type CopySource, idsToPlan, planTasks, totalsOf } from './copy-plan.ts';
+import { idsToPlan, planTasks } from './copy-plan.ts';
+import { stageReferences } from './copy-references.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
+import { CopySource, totalsOf } from './copy-source.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { PinBoard } from './pin-board.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
@@ -38,6 +40,8 @@ const READ = { attempts: 6, firstDelayMs: 100, maxDelayMs: 2_000 };
 
 interface Running {
   readonly cancel: AbortController;
+  /** Resolves when nothing runs for the job any more. */
+  ended: Promise<void>;
   /** Bytes and objects of dispatches under way, by task. */
   readonly live: Map<number, { bytes: number; objects: number }>;
   /** Greatest progress ever told: it never goes back, though a lost task starts again. */
@@ -73,12 +77,13 @@ export class CopyJobs {
     this.#published.push(listener);
   }
 
-  /** Drives the job to its end, unless that is under way already. */
-  drive(job: RestoreJobRecord): void {
+  /** Drives the job to its end, unless that is under way already. `bundle`: the snapshot's contents where they were just read. */
+  drive(job: RestoreJobRecord, bundle?: SnapshotBundle): void {
     if (this.#running.has(job.id) || isOver(job)) return;
     const { runtime, stop, logger } = this.#options;
     const running: Running = {
       cancel: new AbortController(),
+      ended: Promise.resolve(),
       live: new Map(),
       shownBytes: job.copiedBytes,
       shownObjects: job.copiedObjects,
@@ -89,7 +94,7 @@ export class CopyJobs {
     const timer = runtime.after(Math.max(0, job.deadlineMs - runtime.now()), () =>
       running.cancel.abort(new CairnError('Timeout', `restore job ${job.id} was not complete within its time limit`)),
     );
-    this.#run(job.id, running)
+    running.ended = this.#run(job.id, running, bundle)
       .catch((error: unknown) => {
         if (!stop.aborted) logger.error({ error, job: job.id }, 'a restore job stopped before its end; the next sweep takes it up');
       })
@@ -100,9 +105,12 @@ export class CopyJobs {
       });
   }
 
-  /** Ends the job as cancelled. */
-  cancel(jobId: number, reason: string): void {
-    this.#running.get(jobId)?.cancel.abort(new CairnError('Cancelled', reason));
+  /** Ends the job as cancelled, unless it is Completed before. Resolves when nothing runs for it any more. */
+  async cancel(job: RestoreJobRecord, reason: string): Promise<void> {
+    this.drive(job);
+    const running = this.#running.get(job.id);
+    running?.cancel.abort(new CairnError('Cancelled', reason));
+    await running?.ended;
   }
 
   /** The job with its progress of this moment. */
@@ -117,19 +125,18 @@ export class CopyJobs {
     return { ...job, copiedBytes: running.shownBytes, copiedObjects: running.shownObjects };
   }
 
-  async #run(jobId: number, running: Running): Promise<void> {
+  async #run(jobId: number, running: Running, bundle: SnapshotBundle | undefined): Promise<void> {
     const { signal } = running.cancel;
     const { stop, runtime, logger } = this.#options;
     try {
       const { record } = this.#held(jobId);
       // An earlier leader had begun to undo it.
       if (record.reason !== '') throw new CairnError(record.reason.startsWith('cancelled') ? 'Cancelled' : 'Unexpected', record.reason);
-      const source = await this.#source(record);
-      const tasks = await this.#plan(record, source);
-      await this.#scheduler.run(source, tasks, this.#progress(jobId, running), signal);
-      if (signal.aborted) throw asCairnError(signal.reason);
-      await this.#publish(jobId);
-      logger.info({ job: jobId, target: record.targetCollectionName, segments: source.bundle.segments.length }, 'restore completed');
+      const source = await this.#source(record, bundle);
+      if (record.mode === 'reference') await this.#refer(record, source);
+      else await this.#scheduler.run(source, await this.#plan(record, source), this.#progress(jobId, running), signal);
+      await this.#publish(jobId, signal);
+      logger.info({ job: jobId, target: record.targetCollectionName, segments: source.segments.length }, 'restore completed');
       for (const listener of this.#published) listener();
     } catch (error) {
       if (stop.aborted) return;
@@ -154,16 +161,35 @@ export class CopyJobs {
     });
   }
 
-  async #source(job: RestoreJobRecord): Promise<CopySource> {
+  async #source(job: RestoreJobRecord, read: SnapshotBundle | undefined): Promise<CopySource> {
     const { store, objects, runtime, stop } = this.#options;
     const snapshot = store.state.snapshots.get(job.snapshotId);
     if (!snapshot) throw new CairnError('InvalidParameter', `snapshot ${job.snapshotName} is gone`);
     const target = store.state.collections.get(job.targetCollectionId);
     if (target?.state !== CollectionState.COLLECTION_RESTORING)
       throw new CairnError('Cancelled', `cancelled: target collection ${job.targetCollectionName} was dropped`);
-    const bundle = await retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop);
-    const partitions = store.state.partitionsOf(target.id);
-    return { bundle, target, partitions, indexes: store.state.indexesOf(target.id), withIndexes: !job.noIndex, group: job.group };
+    const bundle = read ?? (await retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop));
+    return new CopySource({
+      bundle,
+      target,
+      partitions: store.state.partitionsOf(target.id),
+      indexes: store.state.indexesOf(target.id),
+      withIndexes: !job.noIndex,
+      group: job.group,
+      only: job.partitions,
+    });
+  }
+
+  /** A clone: what an earlier leader had staged goes, then all is staged at once. */
+  async #refer(job: RestoreJobRecord, source: CopySource): Promise<void> {
+    const { store, ids } = this.#options;
+    const target = source.target.id;
+    if (job.state !== RestoreJobState.RESTORE_PENDING)
+      for (const prefix of [keys.segments(target), keys.deltas(target), keys.segmentIndexes(target)]) await this.#deleteAll(prefix);
+    const { segments, rows } = totalsOf(source);
+    const state = RestoreJobState.RESTORE_EXECUTING;
+    await this.#update(job.id, (record) => ({ ...record, state, totalSegments: segments, totalRows: rows }));
+    await stageReferences(store, ids, job, source);
   }
 
   /** The job's tasks: those recorded when it is Executing, else planned now. Tasks first, then the job, so Executing means that all are there. */
@@ -216,10 +242,12 @@ export class CopyJobs {
   }
 
   /** One transaction: group published, collection Live, job Completed, pin released. Before it nothing of the target is visible, after it all is. */
-  async #publish(jobId: number): Promise<void> {
+  async #publish(jobId: number, signal: AbortSignal): Promise<void> {
     const { store, applier, runtime } = this.#options;
+    if (signal.aborted) throw asCairnError(signal.reason);
     await this.#update(jobId, (job) => ({ ...job, state: RestoreJobState.RESTORE_PUBLISHING }));
     const done = await applier.applyBeside((ts) => {
+      if (signal.aborted) throw asCairnError(signal.reason);
       const job = this.#held(jobId);
       const target = store.state.collections.held(job.record.targetCollectionId);
       if (target?.record.state !== CollectionState.COLLECTION_RESTORING) {

@@ -14,7 +14,8 @@ import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
 import { pagesOf } from './control-applier.ts';
-import { type CopyOrder, type CopySource, orderCopies } from './copy-plan.ts';
+import { type CopyOrder, orderCopies } from './copy-plan.ts';
+import type { CopySource } from './copy-source.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
 import type { DataCoordSettings } from './settings.ts';
@@ -111,7 +112,7 @@ export class CopyScheduler {
     // What an earlier dispatch wrote, and may still write, is nobody's.
     if (before.record.epoch > 0)
       for (const prefix of orderCopies(source, before.record, before.record.epoch, () => 0).prefixes) await prefixes.markDead(prefix);
-    let nextBuild = await ids.allocate(Math.max(1, source.bundle.segmentIndexes.length));
+    let nextBuild = await ids.allocate(Math.max(1, source.segmentIndexes.length));
     const order = orderCopies(source, before.record, epoch, () => nextBuild++);
     const running: CopyTaskRecord = { ...before.record, state: CopyTaskState.COPY_IN_PROGRESS, nodeId: slot.node.id, epoch };
     const recorded = order.prefixes.map(

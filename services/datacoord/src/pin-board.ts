@@ -11,6 +11,8 @@ export const MAX_PIN_SECONDS = 2_592_000;
 const MAX_PINS = 10_000;
 const SWEEP_PAGE = 90;
 
+const USER = 'user';
+
 /** Owner of a pin that a restore holds: the intent first, then the job of the same id. */
 export const restoreOwner = (jobId: number): string => `restore:${jobId}`;
 
@@ -44,10 +46,28 @@ export class PinBoard {
   }
 
   /**
+   * A user's pin. A repeat under the same request id gets the same pin, as long as it holds; an empty id is never the same. Returns the pin's id.
+   */
+  async pinOnce(requestId: string, snapshotId: number, ttlSeconds: number): Promise<number> {
+    if (requestId === '') return this.pin(snapshotId, ttlSeconds, USER);
+    return this.#locks.run(`${snapshotId}/${requestId}`, async () => {
+      const known = this.of(snapshotId).find((pin) => pin.requestId === requestId);
+      return known?.id ?? this.pin(snapshotId, ttlSeconds, USER, [], undefined, requestId);
+    });
+  }
+
+  /**
    * Pins a COMMITTED snapshot; ttlSeconds 0: for ever. `beside` is written in the same transaction (a restore's intent). `id` is allocated unless
    * given. Returns the pin's id.
    */
-  async pin(snapshotId: number, ttlSeconds: number, owner: string, beside: readonly Put[] = [], id?: number): Promise<number> {
+  async pin(
+    snapshotId: number,
+    ttlSeconds: number,
+    owner: string,
+    beside: readonly Put[] = [],
+    id?: number,
+    requestId = '',
+  ): Promise<number> {
     if (!Number.isSafeInteger(ttlSeconds) || ttlSeconds < 0)
       throw new CairnError('InvalidParameter', `ttl_seconds must be non-negative, got ${ttlSeconds}`);
     if (ttlSeconds > MAX_PIN_SECONDS)
@@ -61,7 +81,15 @@ export class PinBoard {
         throw new CairnError('TooManyRequests', `snapshot ${held.record.name} has ${MAX_PINS} pins already`);
       const now = this.#runtime.now();
       const expiresMs = ttlSeconds === 0 ? 0 : now + ttlSeconds * 1_000;
-      const record: PinRecord = { id: pinId, snapshotId, collectionId: held.record.collectionId, createdMs: now, expiresMs, owner };
+      const record: PinRecord = {
+        id: pinId,
+        snapshotId,
+        collectionId: held.record.collectionId,
+        createdMs: now,
+        expiresMs,
+        owner,
+        requestId,
+      };
       await this.#store.mustCommit({
         if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
         puts: [putRecord(keys.pin(snapshotId, pinId), PinRecord, record), ...beside],

@@ -2,19 +2,20 @@ import { asCairnError, CairnError, isRetriable, retry } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import {
   type CollectionRecord,
-  CollectionState,
   type DatabaseRecord,
   RestoreIntentRecord,
   RestoreJobRecord,
   RestoreJobState,
   type SnapshotRecord,
 } from '@cairn/proto/cairn/meta';
-import type { ListRestoreJobsRequest, RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
-import { CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
+import type { ListRestoreJobsRequest, RestorePlan, RestoreSnapshotRequest, SnapshotName } from '@cairn/proto/cairn/services';
 import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
 import { checkName, putRecord } from './changes/change.ts';
 import { CopyJobs, type CopyJobsOptions, isOver } from './copy-jobs.ts';
+import { wantedOf } from './copy-source.ts';
 import { restoreOwner } from './pin-board.ts';
+import { planOf } from './restore-plan.ts';
+import { RestoreTarget } from './restore-target.ts';
 import type { SnapshotManager } from './snapshot-manager.ts';
 
 export interface RestoreManagerOptions extends CopyJobsOptions {
@@ -22,6 +23,17 @@ export interface RestoreManagerOptions extends CopyJobsOptions {
   readonly epoch: number;
 }
 
+/** What a request asks for, its names resolved. */
+interface Wish {
+  readonly name: SnapshotName;
+  readonly mode: 'copy' | 'reference';
+  readonly source: CollectionRecord;
+  readonly sourceDatabase: DatabaseRecord;
+  readonly database: DatabaseRecord;
+}
+
+/** Reads of metadata and manifests before the caller is told. */
+const READ = { attempts: 4, firstDelayMs: 100, maxDelayMs: 1_000 };
 const PATIENT = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 100, maxDelayMs: 5_000, retriable: isRetriable };
 
 /**
@@ -33,11 +45,16 @@ export class RestoreManager {
   readonly #jobs: CopyJobs;
   /** `<database id>/<name>` of targets whose restore is beginning. */
   readonly #targets = new Set<string>();
-  readonly #undoing = new Set<number>();
+  /** Undos under way, by job id. */
+  readonly #undoing = new Map<number, Promise<void>>();
+  /** Calls under way that may come again, by request id. */
+  readonly #starting = new Map<string, Promise<number>>();
+  readonly #target: RestoreTarget;
 
   constructor(options: RestoreManagerOptions) {
     this.#options = options;
     this.#jobs = new CopyJobs(options);
+    this.#target = new RestoreTarget(options.store, options.control, options.ids);
   }
 
   /** After a job has made its collection visible. */
@@ -51,31 +68,81 @@ export class RestoreManager {
     for (const job of [...this.#options.store.state.jobs.values()]) this.#jobs.drive(job);
   }
 
-  /** Answers with the job id once the job is recorded. Whatever fails before that leaves nothing behind. */
+  /**
+   * Answers with the job id once the job is recorded. Whatever fails before that leaves nothing behind. A repeat under the same request id gets
+   * the same job.
+   */
   async start(request: RestoreSnapshotRequest): Promise<number> {
-    const { store, settings, snapshots } = this.#options;
+    const { requestId } = request;
+    if (requestId === '') return this.#start(request);
+    const known = this.#starting.get(requestId) ?? this.#jobOf(request);
+    if (known !== undefined) return known;
+    const starting = this.#startAfterUndo(request).finally(() => this.#starting.delete(requestId));
+    this.#starting.set(requestId, starting);
+    return starting;
+  }
+
+  #jobOf({ requestId, targetCollection }: RestoreSnapshotRequest): number | undefined {
+    const jobs = [...this.#options.store.state.jobs.values()];
+    return jobs.find((job) => job.requestId === requestId && job.targetCollectionName === targetCollection)?.id;
+  }
+
+  /** An earlier try of the same request, under a leader before, may still hold the name. */
+  async #startAfterUndo(request: RestoreSnapshotRequest): Promise<number> {
+    for (const intent of [...this.#options.store.state.intents.values()])
+      if (intent.requestId === request.requestId) await this.#undoLater(intent);
+    return this.#start(request);
+  }
+
+  /** What the restore would copy and why it would be refused; nothing changes. Throws where the snapshot itself cannot be read. */
+  async plan(request: RestoreSnapshotRequest): Promise<RestorePlan> {
+    const { store, snapshots } = this.#options;
+    const wish = this.#wish(request);
+    const bundle = await this.#read(snapshots.committed(wish.name));
+    const refusals = [
+      () => this.#refuseTaken(wish.database, request.targetCollection),
+      () => this.#refuseMany(),
+      () => wantedOf(bundle, request.partitions, !request.noIndex),
+    ];
+    return planOf({ request, mode: wish.mode, bundle, refusals, jobs: [...store.state.jobs.values()] });
+  }
+
+  /** The request with its defaults; refuses what no catalog could allow. */
+  #wish(request: RestoreSnapshotRequest): Wish {
+    const { store, settings } = this.#options;
     const name = request.snapshot;
     if (!name) throw new CairnError('MissingParameter', 'restore without a snapshot');
     if (request.targetCollection.trim() === '')
       throw new CairnError('MissingParameter', 'target_collection_name is required for restore snapshot');
     checkName('collection name', request.targetCollection);
     const mode = request.mode === '' ? settings.restoreMode : request.mode;
-    if (mode !== 'copy') throw new CairnError('NotSupported', `not supported: restore mode ${mode}`);
-    const snapshot = snapshots.committed(name);
+    if (mode !== 'copy' && mode !== 'reference')
+      throw new CairnError('InvalidParameter', `restore mode must be copy or reference, not '${mode}'`);
     const { state } = store;
     const source = state.resolve(name.database, name.collection);
     const database = state.database(request.targetDatabase === '' ? source.database.name : request.targetDatabase);
-    this.#refuseTaken(database, request.targetCollection);
-    const active = this.#targets.size + [...state.jobs.values()].filter((job) => !isOver(job)).length;
-    if (active >= settings.restoreMaxJobs)
-      throw new CairnError('TooManyRequests', `${settings.restoreMaxJobs} restore jobs are running already (restore.maxJobs)`);
-    const lock = `${database.id}/${request.targetCollection}`;
+    return { name, mode, source: source.collection, sourceDatabase: source.database, database };
+  }
+
+  async #start(request: RestoreSnapshotRequest): Promise<number> {
+    const wish = this.#wish(request);
+    const snapshot = this.#options.snapshots.committed(wish.name);
+    this.#refuseTaken(wish.database, request.targetCollection);
+    this.#refuseMany();
+    const lock = `${wish.database.id}/${request.targetCollection}`;
     this.#targets.add(lock);
     try {
-      return await this.#begin(snapshot, source.collection, source.database, database, request);
+      return await this.#begin(snapshot, wish, request);
     } finally {
       this.#targets.delete(lock);
     }
+  }
+
+  #refuseMany(): void {
+    const { store, settings } = this.#options;
+    const active = this.#targets.size + [...store.state.jobs.values()].filter((job) => !isOver(job)).length;
+    if (active >= settings.restoreMaxJobs)
+      throw new CairnError('TooManyRequests', `${settings.restoreMaxJobs} restore jobs are running already (restore.maxJobs)`);
   }
 
   #refuseTaken(database: DatabaseRecord, name: string): void {
@@ -85,14 +152,18 @@ export class RestoreManager {
     if (why) throw new CairnError('InvalidParameter', `target collection ${name} already exists in database ${database.name} (${why})`);
   }
 
+  /** Metadata and manifests, verified. */
+  #read(snapshot: SnapshotRecord): Promise<SnapshotBundle> {
+    const { runtime, objects, stop } = this.#options;
+    return retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop);
+  }
+
   async #begin(
     snapshot: SnapshotRecord,
-    source: CollectionRecord,
-    sourceDatabase: DatabaseRecord,
-    database: DatabaseRecord,
+    { mode, source, sourceDatabase, database }: Wish,
     request: RestoreSnapshotRequest,
   ): Promise<number> {
-    const { ids, pins, runtime, epoch, objects, stop, settings } = this.#options;
+    const { ids, pins, runtime, epoch, stop, settings } = this.#options;
     const jobId = await ids.allocate(3);
     const intent: RestoreIntentRecord = {
       jobId,
@@ -104,18 +175,13 @@ export class RestoreManager {
       targetCollectionId: jobId + 2,
       leaderEpoch: epoch,
       createdMs: runtime.now(),
+      requestId: request.requestId,
     };
     await pins.pin(snapshot.id, 0, restoreOwner(jobId), [putRecord(keys.restoreIntent(jobId), RestoreIntentRecord, intent)], intent.pinId);
     try {
-      const bundle = await retry(
-        runtime,
-        { attempts: 4, firstDelayMs: 100, maxDelayMs: 1_000 },
-        () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }),
-        stop,
-      );
-      await this.#createTarget(intent, bundle);
-      if (!request.noIndex) await this.#createIndexes(intent, bundle);
-      this.#validateTarget(intent, bundle, request.noIndex);
+      const bundle = await this.#read(snapshot);
+      wantedOf(bundle, request.partitions, !request.noIndex);
+      await this.#target.make(intent, bundle, request);
       const now = runtime.now();
       const job = RestoreJobRecord.fromPartial({
         id: jobId,
@@ -132,11 +198,13 @@ export class RestoreManager {
         startMs: now,
         deadlineMs: now + settings.restoreJobTimeoutMs,
         group: `restore-${jobId}`,
-        mode: 'copy',
+        mode,
         noIndex: request.noIndex,
+        requestId: request.requestId,
+        partitions: request.partitions,
       });
       await this.#options.control.submit(`restore-${jobId}-job`, { $case: 'restoreSnapshot', value: { job } });
-      this.#jobs.drive(job);
+      this.#jobs.drive(job, bundle);
       return jobId;
     } catch (error) {
       // A leader that is deposed here leaves it to the next, which finds the intent, or the job.
@@ -145,66 +213,23 @@ export class RestoreManager {
     }
   }
 
-  /** The collection as it was at T, under its new name, RESTORING: fields keep their ids, partitions their names and order. */
-  async #createTarget(intent: RestoreIntentRecord, bundle: SnapshotBundle): Promise<void> {
-    const { control, ids } = this.#options;
-    const { collection: was, partitions } = bundle.definition;
-    if (!was) throw new CairnError('ObjectDamaged', `the metadata of snapshot ${intent.snapshotId} does not define its collection`);
-    const first = await ids.allocate(Math.max(1, partitions.length));
-    const id = intent.targetCollectionId;
-    const collection: CollectionRecord = {
-      ...was,
-      id,
-      name: intent.targetCollectionName,
-      schema: WireSchema.encode({ ...WireSchema.decode(was.schema), name: intent.targetCollectionName }).finish(),
-      state: CollectionState.COLLECTION_RESTORING,
-      restoreJobId: intent.jobId,
-      droppedTs: 0,
-    };
-    const value = {
-      database: intent.targetDatabaseName,
-      collection,
-      partitions: partitions.map((partition, at) => ({ ...partition, id: first + at, collectionId: id })),
-      checkpoints: [],
-    };
-    await control.submit(`restore-${intent.jobId}-collection`, { $case: 'createCollection', value });
-  }
-
-  async #createIndexes(intent: RestoreIntentRecord, bundle: SnapshotBundle): Promise<void> {
-    for (const index of bundle.definition.indexes) {
-      const value = {
-        database: intent.targetDatabaseName,
-        collection: intent.targetCollectionName,
-        index: { ...index, id: 0, collectionId: intent.targetCollectionId },
-        field: '',
-        restoreJobId: intent.jobId,
-      };
-      await this.#options.control.submit(`restore-${intent.jobId}-index-${index.id}`, { $case: 'createIndex', value });
-    }
-  }
-
-  #validateTarget(intent: RestoreIntentRecord, bundle: SnapshotBundle, noIndex: boolean): void {
-    const { state } = this.#options.store;
-    const partitions = new Set(state.partitionsOf(intent.targetCollectionId).map((partition) => partition.name));
-    const missing = bundle.definition.partitions.find((partition) => !partitions.has(partition.name));
-    if (missing) throw new CairnError('Internal', `restore job ${intent.jobId}: its target has no partition ${missing.name}`);
-    const indexes = new Set(state.indexesOf(intent.targetCollectionId).map((index) => index.name));
-    const unindexed = noIndex ? undefined : bundle.definition.indexes.find((index) => !indexes.has(index.name));
-    if (unindexed) throw new CairnError('Internal', `restore job ${intent.jobId}: its target has no index ${unindexed.name}`);
-  }
-
   /** Undoes an intent that has no job; goes on until it is done or the term ends. */
-  async #undoLater(intent: RestoreIntentRecord): Promise<void> {
-    const { runtime, stop, logger, store } = this.#options;
-    if (store.state.jobs.get(intent.jobId) || this.#undoing.has(intent.jobId)) return;
-    this.#undoing.add(intent.jobId);
+  #undoLater(intent: RestoreIntentRecord): Promise<void> {
+    if (this.#options.store.state.jobs.get(intent.jobId)) return Promise.resolve();
+    const known = this.#undoing.get(intent.jobId);
+    if (known) return known;
+    const undoing = this.#undoPatiently(intent).finally(() => this.#undoing.delete(intent.jobId));
+    this.#undoing.set(intent.jobId, undoing);
+    return undoing;
+  }
+
+  async #undoPatiently(intent: RestoreIntentRecord): Promise<void> {
+    const { runtime, stop, logger } = this.#options;
     try {
       await retry(runtime, PATIENT, () => this.#undoIntent(intent), stop);
       logger.info({ job: intent.jobId, target: intent.targetCollectionName }, 'a restore that did not become a job was undone');
     } catch (error) {
       if (!stop.aborted) logger.warn({ error, job: intent.jobId }, 'undoing a restore failed; the next sweep tries again');
-    } finally {
-      this.#undoing.delete(intent.jobId);
     }
   }
 
@@ -220,8 +245,18 @@ export class RestoreManager {
   targetDropped(collectionId: number): void {
     for (const job of this.#options.store.state.jobs.values()) {
       if (job.targetCollectionId === collectionId && !isOver(job))
-        this.#jobs.cancel(job.id, `cancelled: target collection ${job.targetCollectionName} was dropped`);
+        void this.#jobs.cancel(job, `cancelled: target collection ${job.targetCollectionName} was dropped`);
     }
+  }
+
+  /** Cancels a job and answers it when it is over and undone; one that is over already as it is. */
+  async cancel(jobId: number): Promise<RestoreJobRecord> {
+    const job = this.job(jobId);
+    if (isOver(job)) return job;
+    await this.#jobs.cancel(job, 'cancelled');
+    const ended = this.job(jobId);
+    if (!isOver(ended)) throw new CairnError('ServiceNotReady', `restore job ${jobId} is not undone yet: this coordinator no longer leads`);
+    return ended;
   }
 
   /** The job with its present progress; code 2100 for an unknown one. */

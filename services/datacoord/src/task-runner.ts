@@ -87,6 +87,8 @@ export class TaskRunner {
     const stop = () => ended.abort();
     signal.addEventListener('abort', stop, { once: true });
     this.#stop.addEventListener('abort', stop, { once: true });
+    // What was aborted before tells no listener.
+    if (signal.aborted || this.#stop.aborted) stop();
     this.#running.set(ended, slot.node.id);
     try {
       const client = this.#transport.client(DataNodeDefinition, slot.node.address);

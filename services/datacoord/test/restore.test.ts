@@ -10,6 +10,7 @@ import {
   SegmentRecord,
   ShardRecord,
 } from '@cairn/proto/cairn/meta';
+import type { CallContext } from '@cairn/rpc';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { collectionRecord, flushDeletes, sealSegment } from './contents.ts';
 import { World, type WorldOptions } from './world.ts';
@@ -50,7 +51,18 @@ const restore = (target: string, node = 'a') =>
     targetCollection: target,
     noIndex: false,
     mode: '',
+    requestId: '',
+    partitions: [],
   });
+
+/** Rejects when the caller has gone; a task that never ends by itself. */
+function left({ signal }: CallContext): Promise<never> {
+  return new Promise((_, reject) => {
+    const gone = () => reject(new Error('gone'));
+    if (signal.aborted) gone();
+    else signal.addEventListener('abort', gone);
+  });
+}
 
 async function ended(jobId: number, node = 'a'): Promise<RestoreJobRecord> {
   let job: RestoreJobRecord | undefined;
@@ -194,7 +206,7 @@ describe('what goes wrong', () => {
       epochs.push(request.epoch);
       if (epochs.length === 1) throw new CairnError('Unavailable', 'lost');
       if (epochs.length === 2) {
-        await new Promise((_, reject) => context.signal.addEventListener('abort', () => reject(new Error('gone'))));
+        await left(context);
       }
       yield* world.copyForReal(request);
     };
@@ -218,7 +230,7 @@ describe('what goes wrong', () => {
 
   test('dropping the target cancels its job', async () => {
     world.task = async function* (_request, context) {
-      await new Promise((_, reject) => context.signal.addEventListener('abort', () => reject(new Error('gone'))));
+      await left(context);
       yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0 };
     };
     const { jobId } = await restore('copy');
@@ -231,7 +243,7 @@ describe('what goes wrong', () => {
   test('a new leader goes on with a job', async () => {
     let hang = true;
     world.task = async function* (request, context) {
-      if (hang) await new Promise((_, reject) => context.signal.addEventListener('abort', () => reject(new Error('gone'))));
+      if (hang) await left(context);
       yield* world.copyForReal(request);
     };
     const { jobId } = await restore('copy');

@@ -169,7 +169,7 @@ describe('pins and drop', () => {
   test('a pinned snapshot is not dropped; unpinned it goes, objects and all; a missing one is fine', async () => {
     await sealSegment(world, { collection, partition, minTs: 5, maxTs: 50 });
     await create('s1');
-    const { pinId } = await world.client('a').pinSnapshot({ snapshot: snapshot('s1'), ttlSeconds: 0 });
+    const { pinId } = await world.client('a').pinSnapshot({ snapshot: snapshot('s1'), ttlSeconds: 0, requestId: '' });
     await expect(world.client('a').dropSnapshot(snapshot('s1'))).rejects.toMatchObject({
       code: 2601,
       message: expect.stringContaining('active pins exist, unpin before dropping'),
@@ -194,7 +194,7 @@ describe('pins and drop', () => {
 
   test('pins end with their ttl, are kept over a change of leader, and have bounds', async () => {
     await create('s1');
-    const pin = (ttlSeconds: number) => world.client('a').pinSnapshot({ snapshot: snapshot('s1'), ttlSeconds });
+    const pin = (ttlSeconds: number) => world.client('a').pinSnapshot({ snapshot: snapshot('s1'), ttlSeconds, requestId: '' });
     await expect(pin(2_592_001)).rejects.toThrow('ttl_seconds exceeds maximum');
     await expect(pin(-1)).rejects.toThrow('must be non-negative');
     await expect(world.client('a').unpinSnapshot({ pinId: 0 })).rejects.toMatchObject({ code: 1101 });

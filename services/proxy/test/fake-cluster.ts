@@ -120,6 +120,8 @@ export class FakeCluster {
       pinSnapshot: refuse,
       unpinSnapshot: refuse,
       restoreSnapshot: refuse,
+      planRestore: refuse,
+      cancelRestoreJob: refuse,
       getRestoreJob: async ({ jobId }) => {
         throw new CairnError('RestoreJobNotFound', `job ${jobId}`);
       },

@@ -1,13 +1,17 @@
+import { CairnError } from '@cairn/base';
 import type { AdminDefinition } from '@cairn/proto/cairn/admin';
 import type { CallContext, Handlers } from '@cairn/rpc';
 import type { ProxyParts } from '../parts.ts';
 import { RequestContext } from '../request-context.ts';
+import { checkCollectionName, checkSnapshotName } from '../snapshot-rules.ts';
 import { SERVER_VERSION } from './system.ts';
 
 /** What the Milvus contract has no words for; errors travel as those of the house, by the trailer. */
 export function adminHandlers(parts: ProxyParts): Handlers<AdminDefinition> {
   const { coordinator, owners, runtime, config } = parts;
   const open = (call: CallContext): RequestContext => new RequestContext(call, runtime, config.proxy.requestTimeoutMs);
+  /** Restoring takes as long as it takes; a repeat under its request id gives the same job. */
+  const unbounded = Number.POSITIVE_INFINITY;
   return {
     getStatus: async (_request, call) => {
       const context = open(call);
@@ -19,6 +23,26 @@ export function adminHandlers(parts: ProxyParts): Handlers<AdminDefinition> {
     },
     listSnapshots: async (request, call) => coordinator.call(open(call), (leader, options) => leader.listSnapshots(request, options)),
     describeSnapshot: async (request, call) => coordinator.call(open(call), (leader, options) => leader.describeSnapshot(request, options)),
+    restoreSnapshot: async ({ restore, dryRun }, call) => {
+      const context = open(call);
+      if (!restore?.snapshot) throw new CairnError('MissingParameter', 'restore without a snapshot');
+      const { snapshot, targetCollection } = restore;
+      const targetDatabase = restore.targetDatabase || snapshot.database;
+      checkCollectionName(targetCollection, config.limits.maxNameLength);
+      const request = {
+        ...restore,
+        snapshot: { ...snapshot, name: checkSnapshotName(snapshot.name) },
+        targetDatabase,
+        requestId: restore.requestId || context.requestId,
+      };
+      if (dryRun)
+        return { jobId: 0, plan: await coordinator.call(context, (leader, options) => leader.planRestore(request, options), unbounded) };
+      const { jobId } = await coordinator.call(context, (leader, options) => leader.restoreSnapshot(request, options), unbounded);
+      return { jobId, plan: undefined };
+    },
+    getRestoreJob: async (request, call) => coordinator.call(open(call), (leader, options) => leader.getRestoreJob(request, options)),
+    cancelRestoreJob: async (request, call) =>
+      coordinator.call(open(call), (leader, options) => leader.cancelRestoreJob(request, options), unbounded),
     listRestoreJobs: async (request, call) => coordinator.call(open(call), (leader, options) => leader.listRestoreJobs(request, options)),
   };
 }

@@ -108,6 +108,8 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
               noIndex: false,
               // rewrite_data asks for bytes of its own; else the configured default.
               mode: request.rewriteData ? 'copy' : '',
+              requestId: context.requestId,
+              partitions: [],
             },
             options,
           ),
@@ -140,7 +142,9 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
       requireCollection(request.collectionName, 'pin snapshot data');
       const ttlSeconds = checkSeconds('ttl_seconds', request.ttlSeconds, MAX_PIN_SECONDS);
       const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name };
-      const { pinId } = await coordinator.call(context, (leader, options) => leader.pinSnapshot({ snapshot, ttlSeconds }, options));
+      const { pinId } = await coordinator.call(context, (leader, options) =>
+        leader.pinSnapshot({ snapshot, ttlSeconds, requestId: context.requestId }, options),
+      );
       return { status: OK, pinId: BigInt(pinId) };
     },
 
