@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from 'commander';
 import { addCollectionCommands } from './commands/collection.ts';
 import { addConfigCommands } from './commands/config.ts';
+import { addRestoreCommands } from './commands/restore.ts';
 import { addServerCommand } from './commands/server.ts';
 import { addSnapshotCommands } from './commands/snapshot.ts';
 import { addStatusCommand } from './commands/status.ts';
@@ -30,6 +31,7 @@ Examples:
     );
   addServerCommand(program);
   addSnapshotCommands(program);
+  addRestoreCommands(program);
   addCollectionCommands(program);
   addStatusCommand(program);
   addConfigCommands(program);

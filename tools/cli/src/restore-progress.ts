@@ -49,12 +49,7 @@ export async function watchJob(session: Session, id: number): Promise<void> {
     : undefined;
   bar?.start(100, 0, { state: 'Pending', copied: '' });
   for (;;) {
-    const reply = await session.admin.listRestoreJobs({ database: '', collection: '' }, session.options);
-    const job = reply.jobs.find((one) => one.id === id);
-    if (!job) {
-      bar?.stop();
-      throw new CommandError(`there is no restore job ${id}`);
-    }
+    const job = await session.admin.getRestoreJob({ jobId: id }, session.options);
     const row = jobRow(job);
     bar?.update(percent(job), { state: row['state'], copied: row['copied'] });
     if (ended.has(job.state)) {

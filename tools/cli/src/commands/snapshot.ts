@@ -1,16 +1,9 @@
-import type { RestoreJobRecord } from '@cairn/proto/cairn/meta';
 import type { SnapshotInfo } from '@cairn/proto/cairn/services';
-import {
-  CreateSnapshotRequest,
-  DropSnapshotRequest,
-  PinSnapshotDataRequest,
-  RestoreSnapshotRequest,
-  UnpinSnapshotDataRequest,
-} from '@cairn/proto/milvus/milvus';
+import { CreateSnapshotRequest, DropSnapshotRequest, PinSnapshotDataRequest, UnpinSnapshotDataRequest } from '@cairn/proto/milvus/milvus';
 import type { Command } from 'commander';
 import { bytes, print, printOne, type Row } from '../output.ts';
-import { jobRow, watchJob } from '../restore-progress.ts';
-import { CommandError, EXIT, must, type Session, withSession } from '../session.ts';
+import { CommandError, EXIT, must, withSession } from '../session.ts';
+import { addSnapshotRestoreCommands } from './restore.ts';
 
 interface CollectionOption {
   readonly collection: string;
@@ -35,28 +28,6 @@ function snapshotRow(info: SnapshotInfo): Row {
     segments: info.segments,
     pins: info.pins,
   };
-}
-
-async function startRestore(
-  session: Session,
-  snapshot: string,
-  target: string,
-  options: { collection: string; targetDatabase?: string; wait?: boolean },
-): Promise<void> {
-  const reply = await session.milvus.restoreSnapshot(
-    RestoreSnapshotRequest.fromPartial({
-      name: snapshot,
-      dbName: session.database,
-      collectionName: options.collection,
-      targetDbName: options.targetDatabase ?? '',
-      targetCollectionName: target,
-    }),
-    session.options,
-  );
-  must(reply.status);
-  const id = Number(reply.jobId);
-  if (options.wait) await watchJob(session, id);
-  else printOne(session.format, { job_id: id });
 }
 
 export function addSnapshotCommands(program: Command): void {
@@ -125,35 +96,7 @@ export function addSnapshotCommands(program: Command): void {
       }),
     );
 
-  snapshot
-    .command('restore')
-    .description('restore a snapshot into a new collection')
-    .argument('<name>', 'snapshot')
-    .argument('<target>', 'collection to make; must not exist')
-    .requiredOption('-c, --collection <name>', 'collection the snapshot was taken of')
-    .option('--target-database <name>', 'database of the new collection (default: the same)')
-    .option('-w, --wait', 'wait until the job has ended, with a progress bar')
-    .addHelpText('after', '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait')
-    .action(
-      async (name: string, target: string, options: CollectionOption & { targetDatabase?: string; wait?: boolean }, command: Command) =>
-        withSession(command, (session) => startRestore(session, name, target, options)),
-    );
-
-  snapshot
-    .command('jobs')
-    .description('restore jobs and how far they are')
-    .argument('[id]', 'one job, with a progress bar until it ends')
-    .option('-c, --collection <name>', 'jobs from or into this collection', '')
-    .action(async (id: string | undefined, options: CollectionOption, command: Command) =>
-      withSession(command, async (session) => {
-        if (id !== undefined) return watchJob(session, whole('job id', id));
-        const reply = await session.admin.listRestoreJobs({ database: session.database, collection: options.collection }, session.options);
-        print(
-          session.format,
-          reply.jobs.map((job: RestoreJobRecord) => jobRow(job)),
-        );
-      }),
-    );
+  addSnapshotRestoreCommands(snapshot);
 
   snapshot
     .command('pin')

@@ -1,0 +1,168 @@
+import type { RestoreJobRecord } from '@cairn/proto/cairn/meta';
+import type { RestorePlan } from '@cairn/proto/cairn/services';
+import type { Command } from 'commander';
+import { bytes, print, printOne, type Row } from '../output.ts';
+import { jobRow, watchJob } from '../restore-progress.ts';
+import { CommandError, EXIT, type Session, withSession } from '../session.ts';
+
+interface RestoreOptions {
+  readonly collection: string;
+  readonly targetDatabase?: string;
+  readonly mode?: string;
+  /** commander's form of --no-index. */
+  readonly index: boolean;
+  readonly partitions?: string;
+  readonly dryRun?: boolean;
+  readonly wait?: boolean;
+}
+
+function jobId(value: string): number {
+  const id = Number(value);
+  if (!Number.isSafeInteger(id) || id <= 0) throw new CommandError(`a job id is a whole number above 0, not '${value}'`, EXIT.usage);
+  return id;
+}
+
+/** Partition names of a comma-separated list. */
+function namesOf(list: string | undefined): string[] {
+  return (list ?? '')
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+}
+
+function planRow(plan: RestorePlan): Row {
+  return {
+    mode: plan.mode,
+    segments: plan.segments,
+    delta_logs: plan.deltaLogs,
+    rows: plan.rows,
+    objects: plan.objects,
+    would_copy: bytes(plan.bytes),
+    bytes: plan.bytes,
+    estimated_seconds: plan.estimateMs === 0 ? null : plan.estimateMs / 1000,
+    partitions: plan.partitions,
+    indexes: plan.indexes,
+    conflicts: plan.conflicts,
+  };
+}
+
+async function start(session: Session, name: string, target: string, options: RestoreOptions): Promise<void> {
+  const { jobId: id, plan } = await session.admin.restoreSnapshot(
+    {
+      restore: {
+        snapshot: { database: session.database, collection: options.collection, name },
+        targetDatabase: options.targetDatabase ?? '',
+        targetCollection: target,
+        noIndex: !options.index,
+        mode: options.mode ?? '',
+        requestId: '',
+        partitions: namesOf(options.partitions),
+      },
+      dryRun: options.dryRun ?? false,
+    },
+    session.options,
+  );
+  if (plan) {
+    printOne(session.format, planRow(plan));
+    if (plan.conflicts.length > 0) throw new CommandError(`the restore would be refused: ${plan.conflicts.join('; ')}`);
+  } else if (options.wait) await watchJob(session, id);
+  else printOne(session.format, { job_id: id });
+}
+
+async function list(session: Session, collection: string): Promise<void> {
+  const { jobs } = await session.admin.listRestoreJobs({ database: session.database, collection }, session.options);
+  print(
+    session.format,
+    jobs.map((job: RestoreJobRecord) => jobRow(job)),
+  );
+}
+
+/** `snapshot restore`, `snapshot clone` and `snapshot jobs`: what makes a collection of a snapshot. */
+export function addSnapshotRestoreCommands(snapshot: Command): void {
+  const common = (name: string, what: string): Command =>
+    snapshot
+      .command(name)
+      .description(what)
+      .argument('<name>', 'snapshot')
+      .argument('<target>', 'collection to make; must not exist')
+      .requiredOption('-c, --collection <name>', 'collection the snapshot was taken of')
+      .option('--target-database <name>', 'database of the new collection (default: the same)')
+      .option('--no-index', 'leave the indexes out')
+      .option('--partitions <a,b>', 'only these partitions')
+      .option('--dry-run', 'say what would be done and what stands in its way; do nothing')
+      .option('-w, --wait', 'wait until the job has ended, with a progress bar');
+
+  common('restore', 'restore a snapshot into a new collection')
+    .option('--mode <mode>', 'copy, or reference for a clone that shares the objects (default: restore.mode of the server)')
+    .addHelpText('after', '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait')
+    .action(async (name: string, target: string, options: RestoreOptions, command: Command) =>
+      withSession(command, (session) => start(session, name, target, options)),
+    );
+
+  common('clone', 'make a new collection of a snapshot at once: it shares the objects, no byte is copied')
+    .addHelpText('after', '\nExample:\n  cairn snapshot clone -c packages before_upgrade packages_try --wait')
+    .action(async (name: string, target: string, options: RestoreOptions, command: Command) =>
+      withSession(command, (session) => start(session, name, target, { ...options, mode: 'reference' })),
+    );
+
+  snapshot
+    .command('jobs')
+    .description('restore jobs and how far they are (as `restore list`)')
+    .argument('[id]', 'one job, with a progress bar until it ends')
+    .option('-c, --collection <name>', 'jobs from or into this collection', '')
+    .action(async (id: string | undefined, options: { collection: string }, command: Command) =>
+      withSession(command, (session) => (id === undefined ? list(session, options.collection) : watchJob(session, jobId(id)))),
+    );
+}
+
+/** `restore list|describe|watch|cancel`. */
+export function addRestoreCommands(program: Command): void {
+  const restore = program.command('restore').description('restore jobs');
+
+  restore
+    .command('list')
+    .description('restore jobs and how far they are')
+    .option('-c, --collection <name>', 'jobs from or into this collection', '')
+    .action(async (options: { collection: string }, command: Command) =>
+      withSession(command, (session) => list(session, options.collection)),
+    );
+
+  restore
+    .command('describe')
+    .description('one job')
+    .argument('<id>', 'job id')
+    .action(async (id: string, _options: unknown, command: Command) =>
+      withSession(command, async (session) => {
+        const job = await session.admin.getRestoreJob({ jobId: jobId(id) }, session.options);
+        printOne(session.format, {
+          ...jobRow(job),
+          mode: job.mode,
+          rows: job.totalRows,
+          segments: `${job.copiedSegments} of ${job.totalSegments}`,
+          objects: `${job.copiedObjects} of ${job.totalObjects}`,
+          indexes: job.noIndex ? 'left out' : 'restored',
+          partitions: job.partitions.length === 0 ? 'all' : job.partitions,
+          deadline: new Date(job.deadlineMs).toISOString(),
+        });
+      }),
+    );
+
+  restore
+    .command('watch')
+    .description('follow a job to its end; exit code 4 when it does not end Completed')
+    .argument('<id>', 'job id')
+    .action(async (id: string, _options: unknown, command: Command) => withSession(command, (session) => watchJob(session, jobId(id))));
+
+  restore
+    .command('cancel')
+    .description('end a job and remove what it made; answers when nothing of it is left')
+    .argument('<id>', 'job id')
+    .addHelpText('after', '\nExample:\n  cairn restore cancel 4711')
+    .action(async (id: string, _options: unknown, command: Command) =>
+      withSession(command, async (session) => {
+        const row = jobRow(await session.admin.cancelRestoreJob({ jobId: jobId(id) }, session.options));
+        printOne(session.format, row);
+        if (row['state'] !== 'Cancelled') throw new CommandError(`restore job ${id} had ended before: ${row['state']}`);
+      }),
+    );
+}
