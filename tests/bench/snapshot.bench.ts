@@ -1,7 +1,11 @@
 /**
- * CreateSnapshot of a flushed collection, and restore of it: p50 and p99 as the SDK sees them.
+ * CreateSnapshot of a flushed collection, restore and clone of it, restore of an empty one: p50 and p99 as the SDK sees them.
  *   node tests/bench/snapshot.bench.ts [standalone|cluster] [how many]
  */
+import { SystemRuntime } from '@cairn/base';
+import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { RestoreJobState } from '@cairn/proto/cairn/meta';
+import { GrpcTransport } from '@cairn/rpc';
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { startCluster, startStandalone } from '../support/cairn.ts';
 import { seeded } from '../support/workload.ts';
@@ -12,6 +16,8 @@ import { printTable, quantile, round } from './support/table.ts';
 const mode = process.argv[2] ?? 'standalone';
 const count = Number(process.argv[3] ?? 50);
 const DIM = 128;
+const RESTORES = 10;
+const POLL_MS = 2;
 const server = mode === 'cluster' ? await startCluster() : await startStandalone();
 try {
   const address = 'addresses' in server ? (server.addresses[0] ?? '') : server.address;
@@ -29,6 +35,8 @@ try {
   await settleAndLoad(address, 'bench');
   const client = new MilvusClient({ address });
   await client.connectPromise;
+  const transport = new GrpcTransport(new SystemRuntime(), { timeoutMs: 60_000 });
+  const admin = transport.client(AdminDefinition, address);
   const create: number[] = [];
   const restore: number[] = [];
   for (let i = 0; i < count; i++) {
@@ -37,21 +45,36 @@ try {
     if (status.error_code !== 'Success') throw new Error(status.reason);
     create.push(performance.now() - start);
   }
-  for (let i = 0; i < Math.min(10, count); i++) {
+  /** From the call to Completed, polled every few ms. */
+  const restored = async (mode: 'copy' | 'reference', source: string, snapshot: string, target: string): Promise<number> => {
     const start = performance.now();
-    const job = await client.restoreSnapshot({
-      snapshot_name: `s${i}`,
-      source_collection_name: 'bench',
-      target_collection_name: `restored${i}`,
+    const { jobId } = await admin.restoreSnapshot({
+      restore: {
+        snapshot: { database: '', collection: source, name: snapshot },
+        targetDatabase: '',
+        targetCollection: target,
+        noIndex: false,
+        mode,
+        requestId: '',
+        partitions: [],
+      },
+      dryRun: false,
     });
     for (;;) {
-      const state = await client.getRestoreSnapshotState({ job_id: job.job_id });
-      if (String(state.info?.state) === 'RestoreSnapshotCompleted') break;
-      if (String(state.info?.state) === 'RestoreSnapshotFailed' || state.status.error_code !== 'Success')
-        throw new Error(state.info?.reason ?? state.status.reason);
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      const job = await admin.getRestoreJob({ jobId });
+      if (job.state === RestoreJobState.RESTORE_COMPLETED) return performance.now() - start;
+      if (job.state > RestoreJobState.RESTORE_COMPLETED) throw new Error(job.reason);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
-    restore.push(performance.now() - start);
+  };
+  await createCollection(address, 'nothing', DIM);
+  await client.createSnapshot({ collection_name: 'nothing', snapshot_name: 's0' });
+  const clone: number[] = [];
+  const empty: number[] = [];
+  for (let i = 0; i < Math.min(RESTORES, count); i++) {
+    restore.push(await restored('copy', 'bench', `s${i}`, `restored${i}`));
+    clone.push(await restored('reference', 'bench', `s${i}`, `clone${i}`));
+    empty.push(await restored('copy', 'nothing', 's0', `empty${i}`));
   }
   const row = (what: string, values: number[]): Record<string, string | number> => ({
     what,
@@ -63,7 +86,10 @@ try {
   printTable(`snapshots, ${mode}, 20,000 × ${DIM} flushed and indexed, 2 shards`, [
     row('create', create),
     row('restore, call to Completed', restore),
+    row('restore of an empty collection', empty),
+    row('clone by reference', clone),
   ]);
+  transport.close();
   await client.closeConnection();
 } finally {
   await server.stop();
