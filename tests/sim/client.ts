@@ -45,6 +45,8 @@ type AnyMethods = Record<string, (request: unknown, options: CallOptions) => Pro
 
 const TIMEOUT_MS = 6_000;
 const RETRY_PAUSE_MS = 300;
+/** Calls that repeat themselves harmlessly, or say so when they are repeated: as SDKs do, half of them go without an idempotency key. */
+const BARE: ReadonlySet<string> = new Set(['createSnapshot', 'dropSnapshot', 'upsert', 'delete', 'flush', 'query']);
 /** Codes that no caller may ever see: bugs of ours. */
 const BUGS = new Set([5, 65535]);
 
@@ -54,6 +56,8 @@ export class SimulatedClient {
   readonly #world: World;
   readonly #proxies: readonly Client<MilvusServiceDefinition>[];
   #idempotency = 0;
+  /** Calls whose answer did not come: what they asked for may still happen. */
+  unanswered = 0;
 
   constructor(world: World) {
     this.#world = world;
@@ -66,11 +70,13 @@ export class SimulatedClient {
   }
 
   /**
-   * Calls a proxy, any; again when the status says that it may be, or the connection broke, `tries` times at most, all under one idempotency key.
+   * Calls a proxy, any; again when the status says that it may be, or the connection broke, `tries` times at most, mostly under one idempotency key.
    * A refusal after an unknown outcome is unknown too: the first try may have done it.
    */
   async call<T extends Reply>(method: keyof Client<MilvusServiceDefinition>, request: unknown, tries = 4): Promise<Outcome<T>> {
-    const options: CallOptions = { timeoutMs: TIMEOUT_MS, metadata: { 'idempotency-key': `sim-${++this.#idempotency}` } };
+    const keyed = !BARE.has(method) || this.#simulation.random() < 0.5;
+    const metadata: Record<string, string> = keyed ? { 'idempotency-key': `sim-${++this.#idempotency}` } : {};
+    const options: CallOptions = { timeoutMs: TIMEOUT_MS, metadata };
     let unknown = '';
     for (let attempt = 1; ; attempt++) {
       const proxy = this.#proxies[this.#simulation.below(this.#proxies.length)] as unknown as AnyMethods;
@@ -86,6 +92,7 @@ export class SimulatedClient {
           ? { kind: 'refused', code: status.code, reason: status.reason }
           : { kind: 'unknown', reason: `${unknown}; then ${status.reason}` };
       }
+      this.unanswered++;
       unknown = status?.reason ?? reason;
       this.#world.note(`client: ${method} failed: ${unknown}`);
       if (attempt >= tries) return { kind: 'unknown', reason: unknown };

@@ -11,6 +11,7 @@ const { values } = parseArgs({
     start: { type: 'string', default: '0' },
     seed: { type: 'string' },
     log: { type: 'boolean', default: false },
+    progress: { type: 'boolean', default: false },
     counts: { type: 'boolean', default: false },
   },
 });
@@ -31,6 +32,7 @@ const add = (to: Map<string, number>, from: ReadonlyMap<string, number>): void =
 
 async function run(seed: number): Promise<SeedResult> {
   current = seed;
+  if (values.progress) console.error(`seed ${seed}`);
   const result = await runSeed(seed, { log: values.log });
   await new Promise((resolve) => setImmediate(resolve));
   add(counts, result.counts);

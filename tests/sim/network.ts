@@ -140,7 +140,10 @@ export class SimulatedNetwork {
     const deadline = Number.isFinite(timeoutMs)
       ? from.after(timeoutMs, () => fail('Timeout', `no answer after ${timeoutMs} ms`))
       : undefined;
-    if (options.signal?.aborted) return cancelled();
+    if (options.signal?.aborted) {
+      cancelled();
+      return;
+    }
     options.signal?.addEventListener('abort', cancelled, { once: true });
     from.dead.addEventListener('abort', leave, { once: true });
 
@@ -183,7 +186,8 @@ export class SimulatedNetwork {
     }
     if (breaks) simulation.schedule(delay() * 4, () => fail('Unavailable', 'the connection broke before the answer'));
     deliver(true);
-    if (simulation.random() < faults.doubled) deliver(false);
+    // Between services only: a client's connection sends a request once.
+    if (from.name !== 'outside' && simulation.random() < faults.doubled) deliver(false);
   }
 
   async *#stream(
@@ -214,7 +218,9 @@ export class SimulatedNetwork {
         metadata: new Map(Object.entries(options.metadata ?? {})),
         remaining: () => options.timeoutMs ?? Number.POSITIVE_INFINITY,
       };
-      const source = (listener.handlers[name]?.(request, context) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+      const handler = listener.handlers[name];
+      if (!handler) throw new CairnError('NotSupported', `${what}: no handler`);
+      const source = (handler(request, context) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
       for (;;) {
         const next = await this.#next(from, listener.runtime, source, gone.signal, what);
         if (simulation.random() < faults.lost || this.#reachable(from, definition, address) !== listener)

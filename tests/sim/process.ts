@@ -97,6 +97,11 @@ export class SimulatedProcess {
     this.#runtime?.jump(byMs);
   }
 
+  /** Its clock is right again. */
+  setClock(): void {
+    this.jump(-this.#skewMs);
+  }
+
   async #start(runtime: SimulatedRuntime): Promise<void> {
     const { simulation, network, faults, config, keepNodeIds, coordinatorSettings } = this.#environment;
     const nodeId = keepNodeIds ? this.name : `${this.name}-${this.#lives}`;

@@ -28,6 +28,11 @@ export class Workload {
   readonly main = new ClientCollection('main');
   /** Dropped and made anew; undefined in between. */
   #other: ClientCollection | undefined;
+  #otherNumber = 1;
+  /** Calls to it under way. */
+  #otherCalls = 0;
+  /** Calls of the client without an answer before it was made. */
+  #unanswered = 0;
   readonly #open: Restore[] = [];
   #stopped = false;
   #version = 0;
@@ -40,13 +45,13 @@ export class Workload {
   }
 
   async prepare(): Promise<void> {
-    for (const name of ['main', 'other']) {
+    for (const name of ['main', 'other1']) {
       const created = await this.#client.createCollection(name, SHARDS);
       const prepared = await this.#client.prepare(name);
       if (created.kind !== 'done' || prepared.kind !== 'done')
         throw new Error(`collection ${name} was not made: ${JSON.stringify([created, prepared])}`);
     }
-    this.#other = new ClientCollection('other');
+    this.#other = new ClientCollection('other1');
   }
 
   /** Works for `forMs` of virtual time, then lets everybody end what they do. */
@@ -56,19 +61,35 @@ export class Workload {
       this.#stopped = true;
     });
     const main = () => this.main;
-    const other = () => this.#other;
+    const other = () => (this.#other?.dropped === true ? undefined : this.#other);
+    const counted = (work: () => Promise<void>) => async (): Promise<void> => {
+      this.#otherCalls++;
+      await work().finally(() => this.#otherCalls--);
+    };
     await Promise.all([
       this.#loop(150, () => this.#write(main, 0)),
       this.#loop(150, () => this.#write(main, 1)),
-      this.#loop(300, () => this.#write(other, 0)),
+      this.#loop(
+        300,
+        counted(() => this.#write(other, 0)),
+      ),
       this.#loop(2_500, () => this.#flush(main)),
       this.#loop(800, () => this.#read(main)),
-      this.#loop(1_500, () => this.#read(other)),
+      this.#loop(
+        1_500,
+        counted(() => this.#read(other)),
+      ),
       this.#loop(1_200, () => this.#useSnapshots(main)),
       this.#loop(1_500, () => this.#useSnapshots(main)),
-      this.#loop(1_500, () => this.#useSnapshots(other)),
+      this.#loop(
+        1_500,
+        counted(() => this.#useSnapshots(other)),
+      ),
       this.#loop(2_500, () => this.#restore(main)),
-      this.#loop(4_000, () => this.#restore(other)),
+      this.#loop(
+        4_000,
+        counted(() => this.#restore(other)),
+      ),
       this.#loop(9_000, () => this.#renewOther()),
     ]);
   }
@@ -309,7 +330,12 @@ export class Workload {
 
   // -- a collection that comes and goes
 
+  /**
+   * Drops it amid whatever others do with it, and makes it anew: under the same name, unless some call may still be under way that would reach
+   * the new one by its name.
+   */
   async #renewOther(): Promise<void> {
+    const { outside } = this.#world;
     const collection = this.#other;
     if (collection) {
       collection.dropped = true;
@@ -318,17 +344,16 @@ export class Workload {
       if (outcome.kind === 'unknown') return;
       this.#other = undefined;
     }
-    const created = await this.#client.createCollection('other', SHARDS);
+    while (this.#otherCalls > 0) await outside.sleep(50);
+    if (this.#client.unanswered > this.#unanswered) this.#otherNumber++;
+    this.#unanswered = this.#client.unanswered;
+    const name = `other${this.#otherNumber}`;
+    const created = await this.#client.createCollection(name, SHARDS);
     this.#count('create collection', created);
-    if (created.kind === 'unknown') {
-      // Which one is there is not known: drop it again first.
-      this.#other = new ClientCollection('other');
-      this.#other.dropped = true;
-      return;
-    }
-    const next = new ClientCollection('other');
-    const prepared = await this.#client.prepare('other');
+    const next = new ClientCollection(name);
+    const prepared = created.kind === 'done' ? await this.#client.prepare(name) : created;
     this.#count('prepare collection', prepared);
+    // Of one that may not be whole nothing is asked; the next round drops it.
     if (prepared.kind !== 'done') next.dropped = true;
     this.#other = next;
   }

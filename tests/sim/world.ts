@@ -108,6 +108,7 @@ export class World {
     this.network.heal();
     for (const process of this.processes) {
       process.cutOff.clear();
+      process.setClock();
       process.start();
     }
   }

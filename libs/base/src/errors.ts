@@ -126,6 +126,13 @@ export function hasCode(error: unknown, ...names: CodeName[]): error is CairnErr
   return error instanceof CairnError && names.includes(error.codeName);
 }
 
+/** Extra info of an error that ends its request: a repeat under the same request id gets the same answer, a new request may succeed. */
+export const REQUEST_ENDED: Readonly<Record<string, string>> = { request_ended: 'true' };
+
+export function endsRequest(error: CairnError): boolean {
+  return error.extraInfo['request_ended'] === 'true';
+}
+
 /** States an invariant of our own code; a failure is a bug, not bad input. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new CairnError('Internal', `assertion failed: ${message}`);

@@ -185,5 +185,7 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     restoreJobRetentionMs: config.restore.jobRetentionMs,
     restoreMode: config.restore.mode,
     gcGraceMs: config.gc.graceMs,
+    gcIntervalMs: config.gc.intervalMs,
+    gcOrphanMs: Math.max(defaultSettings.gcOrphanMs, config.gc.graceMs),
   };
 }

@@ -32,6 +32,10 @@ export interface DataCoordSettings {
   readonly indexMinRows: number;
   /** Between the record that a prefix is dead and the deletion of its objects. */
   readonly gcGraceMs: number;
+  /** Between rounds of garbage collection. */
+  readonly gcIntervalMs: number;
+  /** A prefix that no record names is left to its writer for this long: longer than any flush or task takes to commit. */
+  readonly gcOrphanMs: number;
   /** Period of the sweepers (results, pins, jobs, dead prefixes). */
   readonly sweepPeriodMs: number;
   /** Time a call to another service may take, tasks excepted. */
@@ -58,6 +62,8 @@ export const defaultSettings: DataCoordSettings = {
   taskAttempts: 8,
   indexMinRows: 1_024,
   gcGraceMs: 60_000,
+  gcIntervalMs: 60_000,
+  gcOrphanMs: 900_000,
   sweepPeriodMs: 5_000,
   callTimeoutMs: 15_000,
   clusterId: '',

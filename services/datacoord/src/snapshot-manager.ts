@@ -1,4 +1,16 @@
-import { asCairnError, CairnError, type Deferred, deferred, isRetriable, type Logger, type Runtime, randomId, retry } from '@cairn/base';
+import {
+  asCairnError,
+  CairnError,
+  codeNameOf,
+  type Deferred,
+  deferred,
+  isRetriable,
+  type Logger,
+  REQUEST_ENDED,
+  type Runtime,
+  randomId,
+  retry,
+} from '@cairn/base';
 import { keys, paths } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionState, SnapshotDefinition, SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
@@ -82,10 +94,9 @@ export class SnapshotManager {
       control.submit(requestId, { $case: 'createSnapshot', value }),
     );
     const record = store.state.snapshots.get(id);
-    if (!record) throw new CairnError('Unexpected', `snapshot ${name} failed and was removed`);
+    if (!record) throw new CairnError('InvalidParameter', `snapshot ${name} of this request is gone: it failed, or was dropped since`);
     if (record.state === SnapshotState.SNAPSHOT_PENDING) await this.#drive(record).outcome.promise;
-    else if (record.state === SnapshotState.SNAPSHOT_FAILED)
-      throw new CairnError('Unexpected', `snapshot ${record.name} failed: ${record.reason}`);
+    else if (record.state === SnapshotState.SNAPSHOT_FAILED) throw failure(record);
     return { id, ts };
   }
 
@@ -184,6 +195,7 @@ export class SnapshotManager {
       ...held.record,
       state: SnapshotState.SNAPSHOT_FAILED,
       reason: reason.message,
+      reasonCode: reason.code,
       deadlineMs: runtime.now() + settings.gcGraceMs,
     };
     await store.mustCommit({
@@ -191,7 +203,7 @@ export class SnapshotManager {
       puts: [putRecord(held.key, SnapshotRecord, failed)],
     });
     await prefixes.markDead(paths.snapshotManifests(collectionId, id));
-    throw new CairnError(reason.codeName, `snapshot ${failed.name} failed: ${reason.message}`, { cause: reason });
+    throw failure(failed);
   }
 
   /** Fails the PENDING snapshots of a collection that was dropped, and drops its unpinned ones unless they are to be retained. */
@@ -333,6 +345,11 @@ export class SnapshotManager {
       createdMs: record.createdMs,
     };
   }
+}
+
+/** The answer to the create of a FAILED snapshot, and to every repeat of it: its request has ended, the name is free for another. */
+function failure(record: SnapshotRecord): CairnError {
+  return new CairnError(codeNameOf(record.reasonCode), `snapshot ${record.name} failed: ${record.reason}`, { extraInfo: REQUEST_ENDED });
 }
 
 /** Why it ended: what cancelled it, else its own error. */

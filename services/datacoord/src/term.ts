@@ -11,6 +11,11 @@ import { ChannelAssigner } from './channel-assigner.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DropFollower } from './drop-follower.ts';
+import { BucketIdentity } from './gc/bucket-identity.ts';
+import { GarbageCollector } from './gc/garbage-collector.ts';
+import { GarbagePlanner } from './gc/garbage-plan.ts';
+import { ReferenceReader } from './gc/references.ts';
+import { SnapshotReferences } from './gc/snapshot-references.ts';
 import { IndexBuilder } from './index-builder.ts';
 import { LeaderStore } from './leader-store.ts';
 import type { Term } from './leadership.ts';
@@ -54,6 +59,11 @@ export class LeaderTerm implements Term {
   readonly pins: PinBoard;
   readonly prefixes: PrefixSweeper;
   readonly tasks: TaskRunner;
+  readonly identity: BucketIdentity;
+  readonly snapshotReferences: SnapshotReferences;
+  readonly references: ReferenceReader;
+  readonly planner: GarbagePlanner;
+  readonly garbage: GarbageCollector;
   #control: ControlChannel | undefined;
   #snapshots: SnapshotManager | undefined;
   #restores: RestoreManager | undefined;
@@ -85,6 +95,15 @@ export class LeaderTerm implements Term {
     this.pins = new PinBoard(this.store, this.ids, runtime);
     this.prefixes = new PrefixSweeper(this.store, objects, runtime, logger, settings, stop);
     this.tasks = new TaskRunner(this.nodes, transport, runtime, logger, settings, stop);
+    const { store, prefixes } = this;
+    this.identity = new BucketIdentity(store, objects, runtime);
+    this.snapshotReferences = new SnapshotReferences(store, objects);
+    this.references = new ReferenceReader(store, this.snapshotReferences);
+    const { gcGraceMs: graceMs, gcOrphanMs: orphanMs } = settings;
+    this.planner = new GarbagePlanner({ store, objects, references: this.references, graceMs, orphanMs });
+    const { identity, references, planner } = this;
+    prefixes.permit(() => identity.require());
+    this.garbage = new GarbageCollector({ store, runtime, logger, settings, identity, planner, references, prefixes, stop });
   }
 
   /** A part of the term, once it serves. */
@@ -169,6 +188,7 @@ export class LeaderTerm implements Term {
     this.#snapshots.resume();
     this.#restores.resume();
     drops.poke();
+    new Periodic('garbage collection', settings.gcIntervalMs, () => this.garbage.round(), runtime, logger, stop).poke();
     new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
     this.#serving = true;
     logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch }, 'leading coordinator');

@@ -76,17 +76,18 @@ export class TimestampOracle {
    * when the clock went back), so that restart after restart does not carry us away. One save at a time.
    */
   #raise(count: number): Promise<void> {
-    this.#raising ??= (async () => {
-      try {
-        const limit = Math.max(this.#now() + SAVE_AHEAD_MS * PER_MS, this.#last + count + MARGIN_MS * PER_MS);
-        if (limit <= this.#limit) return;
-        await this.#store.mustCommit({ puts: [{ key: keys.timestampLimit, value: encodeLimit(limit) }] });
-        this.#limit = limit;
-      } finally {
-        this.#raising = undefined;
-      }
-    })();
+    // `finally` of a promise runs later than the assignment, also when there was nothing to save.
+    this.#raising ??= this.#save(count).finally(() => {
+      this.#raising = undefined;
+    });
     return this.#raising;
+  }
+
+  async #save(count: number): Promise<void> {
+    const limit = Math.max(this.#now() + SAVE_AHEAD_MS * PER_MS, this.#last + count + MARGIN_MS * PER_MS);
+    if (limit <= this.#limit) return;
+    await this.#store.mustCommit({ puts: [{ key: keys.timestampLimit, value: encodeLimit(limit) }] });
+    this.#limit = limit;
   }
 
   #tick(): void {

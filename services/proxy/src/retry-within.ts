@@ -1,4 +1,4 @@
-import { CairnError, type CodeName, hasCode, type Runtime } from '@cairn/base';
+import { CairnError, type CodeName, endsRequest, hasCode, type Runtime } from '@cairn/base';
 import type { RequestContext } from './request-context.ts';
 
 const FIRST_DELAY_MS = 10;
@@ -30,7 +30,7 @@ export async function retryWithin<T>(
     try {
       return await work();
     } catch (error) {
-      if (!hasCode(error, ...MENDABLE)) throw error;
+      if (!hasCode(error, ...MENDABLE) || endsRequest(error)) throw error;
       const pause = delayMs * (0.5 + runtime.random() / 2);
       if (context.signal.aborted) throw new CairnError('Cancelled', 'the caller has gone', { cause: error });
       if (context.remaining() <= pause) throw error;

@@ -26,12 +26,13 @@ import type { CollectionSchema } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
 import type { StreamingCatalog } from './catalog-face.ts';
 import type { ChannelOwner } from './channel-owner.ts';
+import type { StampSource } from './coordinator.ts';
 import { readSeconds } from './measures.ts';
 import type { Shard } from './shard.ts';
 import type { ReadView, ShardView } from './shard-view.ts';
 import { liveCollection } from './write-check.ts';
 
-/** A guarantee this far ahead of our clock is waited for before the floor of stamps is raised to it: writes would wait otherwise. */
+/** A guarantee this far ahead of the clock is waited for before the floor of stamps is raised to it: writes would wait otherwise. */
 const MAX_AHEAD_MS = 500;
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 500;
@@ -41,6 +42,7 @@ export interface ReadHandlerOptions {
   readonly transport: Transport;
   readonly pool: IndexPool;
   readonly runtime: Runtime;
+  readonly stamps: StampSource;
   readonly loads: { viewOf(shard: Shard): ShardView | undefined; refresh(shard: Shard): void };
   ownerOf(vchannel: string): ChannelOwner;
   /** Monotonic ms up to which nobody else can own this node's channels. */
@@ -203,14 +205,20 @@ export class ReadHandler {
     return { shard, view, schema, scope, readTs: scope.readTs > 0 ? scope.readTs : newest, deleteSequence: shard.lastDeleteSequence };
   }
 
-  /** A guarantee timestamp from the future is waited for, as far as the deadline allows. */
+  /**
+   * A guarantee timestamp from the future is waited for, as far as the deadline allows. The future begins at the oracle, which may run before
+   * this node's clock: that one only tells when there is nothing to ask.
+   */
   async #waitForClock(ts: number, context: CallContext): Promise<void> {
-    const { runtime } = this.#options;
-    const aheadMs = timestampMs(ts) - runtime.now() - MAX_AHEAD_MS;
-    if (ts === 0 || aheadMs <= 0) return;
-    if (aheadMs > context.remaining())
-      throw new CairnError('Timeout', `the guarantee timestamp lies ${aheadMs + MAX_AHEAD_MS} ms in the future`);
-    await runtime.sleep(aheadMs, context.signal);
+    const { runtime, stamps } = this.#options;
+    if (timestampMs(ts) <= runtime.now() + MAX_AHEAD_MS) return;
+    for (;;) {
+      const aheadMs = timestampMs(ts) - timestampMs(await stamps.allocTimestamps(1, context.signal));
+      if (aheadMs <= MAX_AHEAD_MS) return;
+      if (aheadMs - MAX_AHEAD_MS > context.remaining())
+        throw new CairnError('Timeout', `the guarantee timestamp lies ${aheadMs} ms in the future`);
+      await runtime.sleep(aheadMs - MAX_AHEAD_MS, context.signal);
+    }
   }
 }
 

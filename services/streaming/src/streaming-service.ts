@@ -110,7 +110,7 @@ export class StreamingService implements Service {
     this.#flushSlots = new Semaphore('flushes', this.#settings.flushConcurrency, FLUSHES_WAITING);
     this.#loads = new NodeLoads({ meta, transport, catalog, runtime, logger, loadTimeoutMs: this.#settings.loadTimeoutMs });
     this.#reads = new ReadHandler({
-      ...{ catalog, transport, pool, runtime },
+      ...{ catalog, transport, pool, runtime, stamps: this.#stamps },
       loads: this.#loads,
       ownerOf: (vchannel) => this.#ownerOf(vchannel),
       leaseValidUntil: () => this.#registration.validUntil(),

@@ -63,6 +63,7 @@ export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { t
     bytes: 0,
     segments: 0,
     reason: '',
+    reasonCode: 0,
     deadlineMs: nowMs + snapshotTimeoutMs,
   };
   const prefix = paths.snapshotManifests(collection.id, change.id);
