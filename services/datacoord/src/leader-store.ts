@@ -18,6 +18,10 @@ export interface Commit {
 /**
  * Every write of the leader to the MetaStore. Adds the compare of the leader key, so that a deposed one changes nothing; retries a store that is
  * away with back-off, for as long as it leads; and mirrors what was committed into the leader's CatalogState.
+ *
+ * A try that was given up may reach the store after the next one did, and after what was done since: its compares may hold again (a record that
+ * was made and deleted meanwhile) or it may have none. So every transaction also compares the leader key's modRevision, and a commit that had such
+ * a try writes the leader key anew before it resolves: from then on that try changes nothing.
  */
 export class LeaderStore {
   readonly meta: MetaStore;
@@ -27,6 +31,8 @@ export class LeaderStore {
   readonly #logger: Logger;
   readonly #stop: AbortSignal;
   readonly #deposed: (reason: string) => void;
+  /** The leader key as last seen: its modRevision guards every transaction. */
+  #guard: MetaEntry | undefined;
 
   /** `stop` ends every wait (the end of the term); `deposed` is called when a transaction shows that another leads. */
   constructor(
@@ -86,15 +92,21 @@ export class LeaderStore {
     const then: Op[] = [...puts.map((put): Op => ({ kind: 'put', ...put })), ...deletes.map((key): Op => ({ kind: 'delete', key }))];
     const gets: Op[] = [{ kind: 'get', key: this.#leadership.key }, ...(probe === undefined ? [] : [{ kind: 'get', key: probe } as const])];
     let doubtful = false;
-    const result = await this.retrying(async () => {
+    const attempt = async (): Promise<TxnResult | 'other guard'> => {
+      const guard = this.#guard ?? (await this.#readGuard());
+      const guarded: Compare = { kind: 'modRevision', key: guard.key, equals: guard.modRevision };
       try {
-        return await this.meta.txn({ if: [this.#leadership.holds, ...(commit.if ?? [])], then, else: gets });
+        const result = await this.meta.txn({ if: [this.#leadership.holds, guarded, ...(commit.if ?? [])], then, else: gets });
+        return result.succeeded || !this.#sawGuard(result.gets[0], guard) ? result : 'other guard';
       } catch (error) {
         doubtful = true;
         throw error;
       }
-    });
+    };
+    let result = await this.retrying(attempt);
+    while (result === 'other guard') result = await this.retrying(attempt);
     const revision = result.succeeded ? result.revision : this.#afterRefusal(result, puts, deletes, doubtful);
+    if (doubtful) await this.#renewGuard();
     if (revision === undefined) return undefined;
     for (const put of puts) this.state.put({ key: put.key, value: put.value, modRevision: revision });
     for (const key of deletes) this.state.delete(key);
@@ -113,12 +125,42 @@ export class LeaderStore {
     return revision;
   }
 
+  async #readGuard(): Promise<MetaEntry> {
+    const entry = await this.meta.get(this.#leadership.key);
+    const { holds } = this.#leadership;
+    if (!entry || (holds.kind === 'createRevision' && entry.createRevision !== holds.equals)) throw this.#lost();
+    this.#sawGuard(entry, entry);
+    return entry;
+  }
+
+  /** Takes a newer state of our leader key; true when it is another one than `used`. */
+  #sawGuard(entry: MetaEntry | undefined, used: MetaEntry): boolean {
+    if (!entry || entry.createRevision !== used.createRevision) return false;
+    if (entry.modRevision > (this.#guard?.modRevision ?? 0)) this.#guard = entry;
+    return entry.modRevision !== used.modRevision;
+  }
+
+  /** Writes the leader key anew, unchanged. */
+  async #renewGuard(): Promise<void> {
+    const { key, holds, lease } = this.#leadership;
+    const guard = this.#guard ?? (await this.retrying(() => this.#readGuard()));
+    const result = await this.retrying(() =>
+      this.meta.txn({ if: [holds], then: [{ kind: 'put', key, value: guard.value, lease: lease.id }] }),
+    );
+    if (!result.succeeded) throw this.#lost();
+    this.#sawGuard({ ...guard, modRevision: result.revision }, guard);
+  }
+
+  #lost(): CairnError {
+    this.#deposed(`the leader key ${this.#leadership.key} is another's`);
+    return new CairnError('ServiceNotReady', 'this coordinator no longer leads');
+  }
+
   #afterRefusal(result: TxnResult, puts: readonly Put[], deletes: readonly string[], doubtful: boolean): number | undefined {
     const [leader, probe] = result.gets;
     const { holds } = this.#leadership;
     if (holds.kind === 'createRevision' && (leader?.createRevision ?? 0) !== holds.equals) {
-      this.#deposed(`the leader key ${holds.key} is another's`);
-      throw new CairnError('ServiceNotReady', 'this coordinator no longer leads');
+      throw this.#lost();
     }
     if (!doubtful) return undefined;
     const first = puts[0];
