@@ -1,4 +1,4 @@
-import { DescribeCollectionRequest, QueryRequest, ShowCollectionsRequest } from '@cairn/proto/milvus/milvus';
+import { DescribeCollectionRequest, QueryRequest, ShowCollectionsRequest, ShowType } from '@cairn/proto/milvus/milvus';
 import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import type { Command } from 'commander';
 import { print, printOne } from '../output.ts';
@@ -14,17 +14,18 @@ export function addCollectionCommands(program: Command): void {
     .description('collections, and whether they are loaded')
     .action(async (_options: unknown, command: Command) =>
       withSession(command, async (session) => {
-        const reply = await session.milvus.showCollections(
-          ShowCollectionsRequest.fromPartial({ dbName: session.database }),
-          session.options,
-        );
-        must(reply.status);
+        const show = (type: ShowType) =>
+          session.milvus.showCollections(ShowCollectionsRequest.fromPartial({ dbName: session.database, type }), session.options);
+        const [all, loaded] = await Promise.all([show(ShowType.All), show(ShowType.InMemory)]);
+        must(all.status);
+        must(loaded.status);
+        const percent = new Map(loaded.collectionNames.map((name, i) => [name, Number(loaded.inMemoryPercentages[i] ?? 0)]));
         print(
           session.format,
-          reply.collectionNames.map((name, i) => ({
+          all.collectionNames.map((name, i) => ({
             name,
-            id: String(reply.collectionIds[i] ?? ''),
-            loaded: Number(reply.inMemoryPercentages[i] ?? 0) === 100,
+            id: String(all.collectionIds[i] ?? ''),
+            loaded: percent.has(name) ? `${percent.get(name)} %` : 'no',
           })),
         );
       }),

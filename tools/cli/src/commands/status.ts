@@ -16,7 +16,7 @@ export function addStatusCommand(program: Command): void {
           address: node.address,
           leads: node.role === 'datacoord' && node.id === cluster?.leader?.nodeId,
           channels: (cluster?.channels ?? [])
-            .filter((channel) => channel.nodeId === node.id)
+            .filter((channel) => node.role === 'streaming' && channel.nodeId === node.id)
             .map((channel) => `${channel.channel} (epoch ${channel.epoch})`),
         }));
         const shards = reply.shards.map((shard) => ({
