@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SystemRuntime, silentLogger } from '@cairn/base';
-import { JetStreamWalStore, LmdbWalStore, openChannelWriter, type WalStore } from '@cairn/wal';
+import { LmdbWalStore, openChannelWriter, type WalStore } from '@cairn/wal';
+import { JetStreamWalStore } from '@cairn/wal/jetstream';
 import { serversAvailable, startNats } from '../support/servers.ts';
 import { printTable, quantile, type Row, round } from './support/table.ts';
 

@@ -1,5 +1,4 @@
 export * from './election.ts';
-export * from './etcd-meta-store.ts';
 export * from './lmdb-meta-store.ts';
 export * from './memory-meta-store.ts';
 export * from './meta-store.ts';

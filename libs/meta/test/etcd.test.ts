@@ -2,7 +2,7 @@ import { SystemRuntime } from '@cairn/base';
 import { Etcd3 } from 'etcd3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { serversAvailable } from '../../../tests/support/servers.ts';
-import { EtcdMetaStore } from '../src/index.ts';
+import { EtcdMetaStore } from '../src/etcd-meta-store.ts';
 import { metaStoreContract, WatchReader } from './contract.ts';
 import { type RestartableEtcd, startDurableEtcd } from './etcd-server.ts';
 

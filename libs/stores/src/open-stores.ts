@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Config, Logger, Runtime } from '@cairn/base';
-import type { MetaStore } from '@cairn/meta';
+import { LmdbMetaStore, MemoryMetaStore, type MetaStore } from '@cairn/meta';
 import { DiskObjectStore, MemoryObjectStore, type ObjectStore } from '@cairn/objects';
 import { LmdbWalStore, MemoryWalStore, type WalStore } from '@cairn/wal';
 
@@ -38,10 +38,12 @@ export async function openStores(config: Config, runtime: Runtime, logger: Logge
 
 async function openMeta(config: Config, runtime: Runtime, logger: Logger): Promise<MetaStore> {
   const { kind, prefix, callTimeoutMs, etcd } = config.meta;
-  const { EtcdMetaStore, LmdbMetaStore, MemoryMetaStore } = await import('@cairn/meta');
   switch (kind) {
-    case 'etcd':
+    case 'etcd': {
+      // Clients of servers are large: embedded processes do without.
+      const { EtcdMetaStore } = await import('@cairn/meta/etcd');
       return new EtcdMetaStore({ endpoints: etcd.endpoints, prefix, callTimeoutMs }, runtime, logger);
+    }
     case 'lmdb':
       return LmdbMetaStore.open(join(config.dataDir, 'meta'), runtime);
     case 'memory':
@@ -52,7 +54,6 @@ async function openMeta(config: Config, runtime: Runtime, logger: Logger): Promi
 async function openObjects(config: Config, runtime: Runtime): Promise<ObjectStore> {
   switch (config.objects.kind) {
     case 's3': {
-      // Its client is large: embedded processes do without.
       const { S3ObjectStore } = await import('@cairn/objects/s3');
       return new S3ObjectStore(config.objects.s3, runtime);
     }
@@ -67,7 +68,7 @@ async function openWal(config: Config, runtime: Runtime, logger: Logger, signal:
   const { kind, maxRecordBytes, nats } = config.wal;
   switch (kind) {
     case 'jetstream': {
-      const { JetStreamWalStore } = await import('@cairn/wal');
+      const { JetStreamWalStore } = await import('@cairn/wal/jetstream');
       const { servers, monitors, replicas } = nats;
       return JetStreamWalStore.open({ servers, monitors, replicas, maxRecordBytes, runtime, logger, ...(signal ? { signal } : {}) });
     }

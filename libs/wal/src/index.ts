@@ -1,5 +1,4 @@
 export { type AppendEntry, type ChannelWriter, type ChannelWriterOptions, openChannelWriter } from './channel-writer.ts';
-export { type JetStreamWalOptions, JetStreamWalStore } from './jetstream-wal.ts';
 export { type LmdbWalOptions, LmdbWalStore } from './lmdb-wal.ts';
 export { type MemoryWalOptions, MemoryWalStore } from './memory-wal.ts';
 export { FENCE_SUBJECT } from './take-over.ts';

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type NatsServers, serversAvailable, startNats } from '../../../tests/support/servers.ts';
-import { JetStreamWalStore, openChannelWriter, type WalStore } from '../src/index.ts';
+import { openChannelWriter, type WalStore } from '../src/index.ts';
+import { JetStreamWalStore } from '../src/jetstream-wal.ts';
 import { bytesOf, describeWal, logger, payloads, runtime } from './wal-contract.ts';
 
 const available = await serversAvailable('nats');
