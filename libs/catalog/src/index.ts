@@ -11,6 +11,7 @@ export * from './id-allocator.ts';
 export * from './keys.ts';
 export * from './machines.ts';
 export * from './node-registration.ts';
+export * from './object-names.ts';
 export * from './record-watch.ts';
 export * from './records.ts';
 export * from './state-machine.ts';

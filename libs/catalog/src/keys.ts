@@ -8,6 +8,8 @@ export const CATALOG = 'catalog/';
 
 export const keys = {
   clusterIdentity: 'cluster/identity',
+  /** There once the identity object was put into the bucket. */
+  clusterBucket: 'cluster/bucket',
   leader: 'leader/datacoord',
   timestampLimit: 'clock/limit',
   idsNext: 'ids/next',
@@ -63,6 +65,8 @@ export const keys = {
 
 /** Object store paths. Keys never repeat: ids are never reused and a rewrite has a new generation. */
 export const paths = {
+  /** Says whose bucket it is. */
+  identity: 'cluster/identity.json',
   segment: (collection: number, partition: number, segment: number, generation: string) =>
     `segments/${collection}/${partition}/${segment}/${generation}/`,
   delta: (collection: number, shard: number, log: number, generation: string) => `deltas/${collection}/${shard}/${log}-${generation}.arrow`,

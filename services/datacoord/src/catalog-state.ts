@@ -55,6 +55,10 @@ export class RecordTable<T> {
     for (const held of this.#byId.values()) yield held.record;
   }
 
+  ids(): IterableIterator<number> {
+    return this.#byId.keys();
+  }
+
   get size(): number {
     return this.#byId.size;
   }

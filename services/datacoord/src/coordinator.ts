@@ -3,11 +3,13 @@ import { keys, NodeRegistration } from '@cairn/catalog';
 import { type MetaEntry, scan } from '@cairn/meta';
 import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
+import type { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
 import { LeadershipCampaign } from './leadership.ts';
 import { type DataCoordSettings, defaultSettings } from './settings.ts';
 import { publishedGroups } from './snapshot-capture.ts';
 import { type DataCoordResources, LeaderTerm } from './term.ts';
+import { upkeepHandlers } from './upkeep.ts';
 
 /** Ids that one call may take. */
 const MAX_IDS_PER_CALL = 10_000_000;
@@ -19,6 +21,8 @@ const REGISTER_AGAIN_MS = 500;
 export class DataCoordService implements Service {
   readonly name = 'datacoord';
   readonly handlers: Handlers<DataCoordDefinition>;
+  /** Answers while this node leads, as `handlers`. */
+  readonly upkeep: Handlers<UpkeepDefinition>;
   readonly #resources: DataCoordResources;
   readonly #campaign: LeadershipCampaign;
   readonly #stop = new AbortController();
@@ -42,6 +46,7 @@ export class DataCoordService implements Service {
       },
     });
     this.handlers = this.#makeHandlers();
+    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects, runtime);
   }
 
   /** Returns at once; the campaign and the registration wait for the store by themselves. */

@@ -8,6 +8,7 @@ import type { WalStore } from '@cairn/wal';
 import { DEFAULT_DATABASE } from './catalog-state.ts';
 import { ChangePreparer, type Ids } from './change-preparer.ts';
 import { ChannelAssigner } from './channel-assigner.ts';
+import { ConsistencyChecker } from './check/consistency-checker.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DropFollower } from './drop-follower.ts';
@@ -64,6 +65,7 @@ export class LeaderTerm implements Term {
   readonly references: ReferenceReader;
   readonly planner: GarbagePlanner;
   readonly garbage: GarbageCollector;
+  readonly checker: ConsistencyChecker;
   #control: ControlChannel | undefined;
   #snapshots: SnapshotManager | undefined;
   #restores: RestoreManager | undefined;
@@ -104,6 +106,8 @@ export class LeaderTerm implements Term {
     const { identity, references, planner } = this;
     prefixes.permit(() => identity.require());
     this.garbage = new GarbageCollector({ store, runtime, logger, settings, identity, planner, references, prefixes, stop });
+    const { snapshotReferences } = this;
+    this.checker = new ConsistencyChecker({ store, objects, runtime, settings, identity, planner, snapshotReferences });
   }
 
   /** A part of the term, once it serves. */

@@ -1,0 +1,98 @@
+import { asCairnError, CairnError, type Runtime } from '@cairn/base';
+import type { ObjectStore } from '@cairn/objects';
+import type { SegmentRecord, SnapshotRecord } from '@cairn/proto/cairn/meta';
+import type { CheckResponse, DiffSnapshotsResponse, Finding, PartitionDiff } from '@cairn/proto/cairn/upkeep';
+import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
+import type { References } from '../gc/references.ts';
+import { checkObjects, type ReferredObject } from './object-check.ts';
+
+/** That a snapshot can be restored: metadata, manifests and every object as recorded. `deep`: all bytes are read. */
+export async function verifySnapshot(
+  objects: ObjectStore,
+  runtime: Runtime,
+  record: SnapshotRecord,
+  deep: boolean,
+): Promise<CheckResponse> {
+  const started = runtime.monotonic();
+  const findings: Finding[] = [];
+  let checked = { objects: 0, bytes: 0 };
+  let segments = 0;
+  try {
+    const bundle = await readSnapshot(objects, record.metadataKey, { withSegments: true });
+    segments = bundle.segments.length;
+    const by = `snapshot ${record.name}`;
+    const referred: ReferredObject[] = [
+      ...bundle.segments.flatMap((segment) =>
+        segment.objects.map((object) => ({ object, rows: segment.rows, by: `segment ${segment.id}` })),
+      ),
+      ...bundle.deltaLogs.flatMap((log) => (log.object ? [{ object: log.object, rows: log.rows, by: `delta log ${log.id}` }] : [])),
+      ...bundle.segmentIndexes.flatMap((build) => (build.object ? [{ object: build.object, by: `index build ${build.buildId}` }] : [])),
+      ...bundle.manifestObjects.map((object) => ({ object, by })),
+    ];
+    const found = await checkObjects(objects, runtime, referred, deep);
+    checked = found;
+    for (const { key, by: owner, detail } of found.damage) findings.push({ kind: 'object', subject: key, detail: `${detail} (${owner})` });
+    const rows = bundle.segments.reduce((sum, segment) => sum + segment.rows, 0);
+    if (rows !== bundle.rows)
+      findings.push({ kind: 'snapshot', subject: record.name, detail: `${rows} rows in its segments, ${bundle.rows} in its metadata` });
+  } catch (error) {
+    const failure = asCairnError(error);
+    if (!(error instanceof CairnError) || !['ObjectDamaged', 'ObjectNotFound', 'NotSupported'].includes(failure.codeName)) throw failure;
+    findings.push({ kind: 'snapshot', subject: record.name, detail: failure.message });
+  }
+  return { findings, ...checkedOnly(checked), segments, snapshots: 1, elapsedMs: Math.round(runtime.monotonic() - started) };
+}
+
+const checkedOnly = ({ objects, bytes }: { readonly objects: number; readonly bytes: number }) => ({ objects, bytes });
+
+/** What `to` has that `from` has not, and the other way: by segment, summed by partition name. */
+export function diffSnapshots(from: SnapshotBundle, to: SnapshotBundle): DiffSnapshotsResponse {
+  const partitions = new Map<string, PartitionDiff>();
+  const of = (bundle: SnapshotBundle, segment: SegmentRecord): PartitionDiff => {
+    const name = bundle.definition.partitions.find((one) => one.id === segment.partitionId)?.name ?? `${segment.partitionId}`;
+    const diff = partitions.get(name) ?? { partition: name, segmentsAdded: 0, segmentsRemoved: 0, rowsAdded: 0, rowsRemoved: 0 };
+    partitions.set(name, diff);
+    return diff;
+  };
+  const before = new Set(from.segments.map((segment) => segment.prefix));
+  const after = new Set(to.segments.map((segment) => segment.prefix));
+  for (const segment of to.segments) {
+    const diff = of(to, segment);
+    if (before.has(segment.prefix)) continue;
+    diff.segmentsAdded++;
+    diff.rowsAdded += segment.rows;
+  }
+  for (const segment of from.segments) {
+    const diff = of(from, segment);
+    if (after.has(segment.prefix)) continue;
+    diff.segmentsRemoved++;
+    diff.rowsRemoved += segment.rows;
+  }
+  const oldLogs = new Set(from.deltaLogs.map((log) => log.id));
+  const newLogs = new Set(to.deltaLogs.map((log) => log.id));
+  const added = to.deltaLogs.filter((log) => !oldLogs.has(log.id));
+  return {
+    partitions: [...partitions.values()].sort((a, b) => (a.partition < b.partition ? -1 : 1)),
+    segmentsShared: to.segments.filter((segment) => before.has(segment.prefix)).length,
+    deltaLogsAdded: added.length,
+    deltaLogsRemoved: from.deltaLogs.filter((log) => !newLogs.has(log.id)).length,
+    deletesAdded: added.reduce((sum, log) => sum + log.rows, 0),
+  };
+}
+
+/** Bytes of each snapshot that nothing else refers to, and of the rest. */
+export function snapshotBytes(references: References): ReadonlyMap<number, { readonly exclusive: number; readonly shared: number }> {
+  const owners = new Map<number, number>();
+  for (const set of references.snapshots.values()) for (const number of set.numbers()) owners.set(number, (owners.get(number) ?? 0) + 1);
+  const sizes = new Map<number, { readonly exclusive: number; readonly shared: number }>();
+  for (const [id, set] of references.snapshots) {
+    let exclusive = 0;
+    let shared = 0;
+    set.numbers().forEach((number, at) => {
+      if (owners.get(number) === 1 && !references.live.has(number)) exclusive += set.bytesAt(at);
+      else shared += set.bytesAt(at);
+    });
+    sizes.set(id, { exclusive, shared });
+  }
+  return sizes;
+}

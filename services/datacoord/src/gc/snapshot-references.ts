@@ -1,0 +1,58 @@
+import { asCairnError, CairnError, mapLimit } from '@cairn/base';
+import type { ObjectStore } from '@cairn/objects';
+import { type SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
+import { readSnapshot } from '@cairn/segment';
+import type { LeaderStore } from '../leader-store.ts';
+import { ReferenceSet, unitsOf } from './reference-set.ts';
+
+/** Snapshots read at once. */
+const PARALLEL_READS = 4;
+
+/**
+ * The reference set of every COMMITTED snapshot, read from its metadata once (it never changes) and kept small. What cannot be read blocks the
+ * collection of garbage: a reference that is not known must be taken to exist.
+ */
+export class SnapshotReferences {
+  readonly #store: LeaderStore;
+  readonly #objects: ObjectStore;
+  readonly #sets = new Map<number, ReferenceSet>();
+
+  constructor(store: LeaderStore, objects: ObjectStore) {
+    this.#store = store;
+    this.#objects = objects;
+  }
+
+  /** Sets of all snapshots that are COMMITTED now, and why the rest of them is not known. */
+  async load(): Promise<{ readonly sets: ReadonlyMap<number, ReferenceSet>; readonly blocked: readonly string[] }> {
+    const committed = [...this.#store.state.snapshots.values()].filter((record) => record.state === SnapshotState.SNAPSHOT_COMMITTED);
+    const ids = new Set(committed.map((record) => record.id));
+    for (const id of this.#sets.keys()) if (!ids.has(id)) this.#sets.delete(id);
+    const blocked: string[] = [];
+    await mapLimit(
+      committed.filter((record) => !this.#sets.has(record.id)),
+      PARALLEL_READS,
+      async (record) => {
+        try {
+          this.#sets.set(record.id, await this.read(record));
+        } catch (error) {
+          // Dropped while it was read: it refers to nothing any more.
+          if (this.#store.state.snapshots.get(record.id)?.state !== SnapshotState.SNAPSHOT_COMMITTED) return;
+          blocked.push(`references of snapshot ${record.name} (${record.id}) are not known: ${asCairnError(error).message}`);
+        }
+      },
+    );
+    return { sets: new Map(this.#sets), blocked };
+  }
+
+  /** From the bucket, whatever is remembered. */
+  async read(record: SnapshotRecord): Promise<ReferenceSet> {
+    const bundle = await readSnapshot(this.#objects, record.metadataKey, { withSegments: true });
+    if (bundle.record.id !== record.id) throw new CairnError('ObjectDamaged', `${record.metadataKey} is of snapshot ${bundle.record.id}`);
+    return new ReferenceSet(unitsOf(bundle));
+  }
+
+  /** What is remembered of a snapshot. */
+  known(id: number): ReferenceSet | undefined {
+    return this.#sets.get(id);
+  }
+}
