@@ -35,7 +35,7 @@ test.skipIf(!available.ok)(
   { timeout: 1_200_000 },
   async () => {
     const random = seeded(seed);
-    const cluster = await startCluster();
+    const cluster = await startCluster({ settings: { 'gc.graceMs': 1000, 'gc.intervalMs': 500 } });
     const [address = ''] = cluster.addresses;
     const workload = new Workload({ address, collection: 'victim', seed: seed + 2000 });
     const killed: string[] = [];
