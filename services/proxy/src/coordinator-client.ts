@@ -3,8 +3,9 @@ import { keys } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import { DataCoordDefinition, type SubmitResponse } from '@cairn/proto/cairn/services';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { ControlRecord } from '@cairn/proto/cairn/wal';
-import type { CallOptions, Client, Transport } from '@cairn/rpc';
+import type { CallOptions, Client, ServiceDefinition, Transport } from '@cairn/rpc';
 import type { RequestContext } from './request-context.ts';
 import { retryWithin } from './retry-within.ts';
 
@@ -33,10 +34,24 @@ export class CoordinatorClient {
     work: (leader: DataCoord, options: CallOptions) => Promise<T>,
     tryTimeoutMs = TRY_TIMEOUT_MS,
   ): Promise<T> {
+    return this.#callAs(DataCoordDefinition, context, work, tryTimeoutMs);
+  }
+
+  /** As `call`, for garbage collection and checks: one try may take all of the caller's time. */
+  upkeep<T>(context: RequestContext, work: (leader: Client<UpkeepDefinition>, options: CallOptions) => Promise<T>): Promise<T> {
+    return this.#callAs(UpkeepDefinition, context, work, Number.POSITIVE_INFINITY);
+  }
+
+  #callAs<D extends ServiceDefinition, T>(
+    definition: D,
+    context: RequestContext,
+    work: (leader: Client<D>, options: CallOptions) => Promise<T>,
+    tryTimeoutMs: number,
+  ): Promise<T> {
     return retryWithin(this.#runtime, context, async () => {
       const address = this.#address ?? (await this.#find());
       try {
-        return await work(this.#transport.client(DataCoordDefinition, address), {
+        return await work(this.#transport.client(definition, address), {
           signal: context.signal,
           timeoutMs: Math.min(tryTimeoutMs, context.remaining()),
         });

@@ -2,6 +2,7 @@ import { asCairnError, type CodeName, type Config, type Logger, type Runtime, Se
 import type { CatalogView } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ClientTelemetryServiceDefinition, MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
 import { type CallContext, RpcServer, type Transport } from '@cairn/rpc';
 import { counter, histogram } from '@cairn/telemetry';
@@ -16,6 +17,7 @@ import { partitionArea } from './areas/partition.ts';
 import { readArea } from './areas/read.ts';
 import { snapshotArea } from './areas/snapshot.ts';
 import { systemArea } from './areas/system.ts';
+import { upkeepHandlers } from './areas/upkeep.ts';
 import { CoordinatorClient } from './coordinator-client.ts';
 import { failureReply, type MilvusHandlers, milvusCodecs, milvusMethods, RAW_UNIMPLEMENTED } from './milvus-methods.ts';
 import type { ProxyParts } from './parts.ts';
@@ -96,6 +98,7 @@ export class ProxyService implements Service {
       clientHeartbeat: async () => ({ status: OK, serverTimestamp: BigInt(Math.floor(runtime.now())), commands: [] }),
     });
     server.add(AdminDefinition, adminHandlers(this.#parts));
+    server.add(UpkeepDefinition, upkeepHandlers(this.#parts));
     this.#port = await server.listen(config.proxy.host, config.proxy.port);
     this.#server = server;
   }

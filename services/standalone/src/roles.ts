@@ -6,6 +6,7 @@ import type { IndexPool } from '@cairn/index';
 import type { MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { DataCoordDefinition, DataNodeDefinition, StreamingDefinition } from '@cairn/proto/cairn/services';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { Handlers, ServiceDefinition, Transport } from '@cairn/rpc';
 import { StreamingService } from '@cairn/streaming';
 import type { WalStore } from '@cairn/wal';
@@ -54,6 +55,11 @@ export function makeRole(role: InnerRole, parts: RoleParts, host: RoleHost): Ser
         role,
         DataCoordDefinition,
         delegate(DataCoordDefinition, role, () => supervisor.current?.handlers),
+      );
+      host.serve(
+        role,
+        UpkeepDefinition,
+        delegate(UpkeepDefinition, role, () => supervisor.current?.upkeep),
       );
       return supervisor;
     }
