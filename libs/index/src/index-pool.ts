@@ -3,7 +3,8 @@ import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
 import { checkRange, metricOf } from './metric.ts';
-import { routeOf } from './search-cost.ts';
+import { OwnThread } from './own-thread.ts';
+import { graphNs, routeOf } from './search-cost.ts';
 import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
 import { WorkerGroup } from './worker-group.ts';
@@ -22,6 +23,8 @@ export interface IndexPoolOptions {
   readonly buildQueueLimit?: number;
 }
 
+type GraphWork = Extract<EngineTask, { op: 'graph' }>;
+
 /** Queries that are worth a worker of their own when a request brings several. */
 const QUERIES_PER_PART = 8;
 
@@ -34,9 +37,12 @@ export class IndexPool implements Service {
   readonly #threads: number;
   readonly #buildThreads: number;
   readonly #builders = new Set<WorkerGroup>();
+  readonly #ownThread = new OwnThread();
+  readonly #runtime: Runtime;
 
   constructor(options: IndexPoolOptions) {
     const openLimit = options.openLimit ?? 512;
+    this.#runtime = options.runtime;
     this.#threads = Math.max(1, options.threads);
     this.#buildThreads = options.buildThreads ?? this.#threads;
     this.#inline = new VectorEngine(openLimit);
@@ -92,7 +98,8 @@ export class IndexPool implements Service {
         const { k, range } = query;
         const filter = query.filter && owned(query.filter);
         const { breadth, maxBreadth } = route;
-        const result = await this.#run({ op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth });
+        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth };
+        const result = await this.#graph(task, index.rows);
         const hits = hitsOf(result);
         const unfinished = result.unfinished ?? [];
         if (unfinished.length === 0) return hits;
@@ -121,7 +128,22 @@ export class IndexPool implements Service {
   /** Closes an index file in every worker. */
   async release(path: string): Promise<void> {
     this.#workers?.release(path);
-    if (!this.#workers) await this.#inline.run({ op: 'release', path });
+    this.#ownThread.forget(path);
+    await this.#inline.run({ op: 'release', path });
+  }
+
+  /** At the call when that is quick, else in a worker. */
+  async #graph(task: GraphWork, rows: number): Promise<EngineResult> {
+    if (!this.#workers) return this.#inline.run(task);
+    const { path, breadth, maxBreadth, nq, queries } = task;
+    const estimate = nq * graphNs(breadth, queries.length / nq / 4);
+    if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(task));
+    const started = this.#runtime.monotonic();
+    // One round only: what a filter leaves unfinished takes longer than was estimated.
+    const result = this.#inline.graph({ ...task, maxBreadth: breadth });
+    this.#ownThread.learn(path, estimate, (this.#runtime.monotonic() - started) * 1e6);
+    const again = breadth * 2 <= maxBreadth && (result.unfinished?.length ?? 0) === nq;
+    return again ? this.#run({ ...task, breadth: breadth * 2 }) : result;
   }
 
   #run(task: EngineTask): Promise<EngineResult> {

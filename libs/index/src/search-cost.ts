@@ -10,6 +10,9 @@ const graphStepNs = (dim: number): number => 500 + 12 * dim;
 const scanRowNs = (dim: number): number => 20 + 0.18 * dim;
 const gatherRowNs = (dim: number): number => 150 + 0.4 * dim;
 
+/** Estimate of one query's walk. */
+export const graphNs = (breadth: number, dim: number): number => breadth * graphStepNs(dim);
+
 export type SearchRoute =
   | { readonly kind: 'nothing' }
   | { readonly kind: 'exact' }

@@ -26,14 +26,18 @@ export class VectorEngine {
     this.#graphs = new OpenGraphs(openLimit);
   }
 
+  /** Searches now, in the caller's turn. */
+  graph(task: GraphTask): EngineResult {
+    const { unfinished, ...hits } = searchGraph(this.#graphs, task);
+    return { hits, unfinished };
+  }
+
   async run(task: EngineTask): Promise<EngineResult> {
     switch (task.op) {
       case 'exact':
         return { hits: searchExact(task) };
-      case 'graph': {
-        const { unfinished, ...hits } = searchGraph(this.#graphs, task);
-        return { hits, unfinished };
-      }
+      case 'graph':
+        return this.graph(task);
       case 'build':
         return { trailer: await buildIndexFile(task) };
       case 'release':

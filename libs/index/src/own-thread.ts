@@ -1,0 +1,55 @@
+/** Longest search that may hold the calling thread, ns; and when others are under way, which would wait behind it. */
+const ALONE_NS = 1_000_000;
+const AMONG_OTHERS_NS = 400_000;
+/** Mapping a larger file reads its list of levels for too long. */
+const MAX_ROWS = 500_000;
+/** Weight of the newest measurement, and the most that one counts for: a thread that was put aside by the system says little. */
+const WEIGHT = 0.1;
+const MOST = 8;
+/** What each search elsewhere takes off what was learned, so that an index that was slow (cold on disk) is tried again. */
+const FORGET = 0.995;
+
+interface Learned {
+  /** Measured time by estimated time. */
+  ratio: number;
+}
+
+/**
+ * Decides which graph searches run at the call, on the thread that serves: a message to a worker and back costs about as much as a search of one
+ * query, so sending it away would cost the serving thread nothing less. Learns per index file how far the estimate is from the truth.
+ */
+export class OwnThread {
+  readonly #known = new Map<string, Learned>();
+  #elsewhere = 0;
+
+  /** Whether a search of an estimated cost should run at the call. A file is first searched elsewhere: that brings its pages into memory. */
+  takes(path: string, rows: number, estimateNs: number): boolean {
+    const learned = this.#known.get(path);
+    if (!learned || rows > MAX_ROWS) return false;
+    return estimateNs * learned.ratio <= (this.#elsewhere > 0 ? AMONG_OTHERS_NS : ALONE_NS);
+  }
+
+  /** A search at the call took `measuredNs`. */
+  learn(path: string, estimateNs: number, measuredNs: number): void {
+    const learned = this.#known.get(path);
+    if (learned) learned.ratio += WEIGHT * (Math.min(MOST, measuredNs / estimateNs) - learned.ratio);
+  }
+
+  /** A search of the file that runs elsewhere. */
+  async elsewhere<T>(path: string, work: () => Promise<T>): Promise<T> {
+    this.#elsewhere++;
+    try {
+      const result = await work();
+      const learned = this.#known.get(path);
+      if (learned) learned.ratio *= FORGET;
+      else this.#known.set(path, { ratio: 1 });
+      return result;
+    } finally {
+      this.#elsewhere--;
+    }
+  }
+
+  forget(path: string): void {
+    this.#known.delete(path);
+  }
+}
