@@ -4,7 +4,9 @@ import { addConfigCommands } from './commands/config.ts';
 import { addRestoreCommands } from './commands/restore.ts';
 import { addServerCommand } from './commands/server.ts';
 import { addSnapshotCommands } from './commands/snapshot.ts';
+import { addSnapshotContentsCommands } from './commands/snapshot-contents.ts';
 import { addStatusCommand } from './commands/status.ts';
+import { addUpkeepCommands } from './commands/upkeep.ts';
 import { CommandError, EXIT } from './session.ts';
 
 export const VERSION = '0.1.0';
@@ -31,9 +33,11 @@ Examples:
     );
   addServerCommand(program);
   addSnapshotCommands(program);
+  addSnapshotContentsCommands(program);
   addRestoreCommands(program);
   addCollectionCommands(program);
   addStatusCommand(program);
+  addUpkeepCommands(program);
   addConfigCommands(program);
   return program;
 }

@@ -1,5 +1,6 @@
 import { asCairnError, SystemRuntime } from '@cairn/base';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
 import { type Client, GrpcTransport } from '@cairn/rpc';
 import type { Command } from 'commander';
@@ -29,6 +30,7 @@ interface GlobalOptions {
 export interface Session {
   readonly milvus: Client<typeof MilvusServiceDefinition>;
   readonly admin: Client<typeof AdminDefinition>;
+  readonly upkeep: Client<typeof UpkeepDefinition>;
   readonly database: string;
   readonly format: Format;
   readonly options: { readonly timeoutMs: number; readonly metadata: Readonly<Record<string, string>> };
@@ -46,6 +48,7 @@ export async function withSession(command: Command, work: (session: Session) => 
     await work({
       milvus: transport.client(MilvusServiceDefinition, options.address),
       admin: transport.client(AdminDefinition, options.address),
+      upkeep: transport.client(UpkeepDefinition, options.address),
       database: options.database,
       format: options.output,
       options: { timeoutMs, metadata: { dbname: options.database } },

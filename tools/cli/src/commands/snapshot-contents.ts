@@ -1,0 +1,100 @@
+import type { Command } from 'commander';
+import { bytes, print, printOne } from '../output.ts';
+import { CommandError, withSession } from '../session.ts';
+import { collect } from './server.ts';
+import { printCheck } from './upkeep.ts';
+
+interface InspectOptions {
+  readonly config?: string;
+  readonly set: readonly string[];
+  readonly segments?: boolean;
+}
+
+/** Commands on what a snapshot holds; `inspect` needs no server. */
+export function addSnapshotContentsCommands(program: Command): void {
+  const snapshot = program.commands.find((command) => command.name() === 'snapshot') ?? program.command('snapshot');
+
+  snapshot
+    .command('inspect')
+    .description('read a snapshot from its bucket or directory, without any server')
+    .argument('<uri>', 'its metadata: a path, file://… or s3://bucket/root/snapshots/<collection>/metadata/<id>.json')
+    .option('--config <file>', 'YAML file with the credentials of the bucket')
+    .option('--set <path=value>', 'override one setting; may be given again', collect, [])
+    .option('--segments', 'list its segments')
+    .addHelpText('after', '\nExample:\n  cairn snapshot inspect /var/lib/cairn/objects/snapshots/101/metadata/205.json --segments')
+    .action(async (uri: string, options: InspectOptions, command: Command) => {
+      // It reads the formats of the store: the other commands do without.
+      const { inspectSnapshot } = await import('../inspect-snapshot.ts');
+      await inspectSnapshot(uri, options, command);
+    });
+
+  snapshot
+    .command('verify')
+    .description('that a snapshot can be restored: every object there with its length and tag')
+    .argument('<name>', 'snapshot; with --id its id')
+    .option('-c, --collection <name>', 'collection', '')
+    .option('--id', 'the name is an id: finds it also when its collection is gone')
+    .option('--deep', 'read every byte: checksums and row counts')
+    .action(async (name: string, options: { collection: string; id?: boolean; deep?: boolean }, command: Command) =>
+      withSession(command, async (session) => {
+        const snapshotId = options.id ? Number(name) : 0;
+        if (options.id && !(Number.isSafeInteger(snapshotId) && snapshotId > 0)) throw new CommandError(`'${name}' is no id`, 2);
+        if (!options.id && options.collection === '') throw new CommandError('a snapshot is named with its collection (-c)', 2);
+        const { database } = session;
+        const request = { database, collection: options.collection, name: options.id ? '' : name, snapshotId, deep: options.deep === true };
+        printCheck(session, await session.upkeep.verifySnapshot(request, session.options));
+      }),
+    );
+
+  snapshot
+    .command('diff')
+    .description('segments and stored rows that the second has and the first has not, and the other way, by partition')
+    .argument('<from>', 'snapshot')
+    .argument('<to>', 'snapshot of the same collection')
+    .requiredOption('-c, --collection <name>', 'collection')
+    .action(async (from: string, to: string, options: { collection: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const { database } = session;
+        const diff = await session.upkeep.diffSnapshots({ database, collection: options.collection, from, to }, session.options);
+        const partitions = diff.partitions.map((one) => ({
+          partition: one.partition,
+          segments_added: one.segmentsAdded,
+          segments_removed: one.segmentsRemoved,
+          rows_added: one.rowsAdded,
+          rows_removed: one.rowsRemoved,
+        }));
+        const totals = {
+          segments_shared: diff.segmentsShared,
+          delta_logs_added: diff.deltaLogsAdded,
+          delta_logs_removed: diff.deltaLogsRemoved,
+          deletes_added: diff.deletesAdded,
+        };
+        if (session.format !== 'table') printOne(session.format, { ...totals, partitions: JSON.stringify(partitions) });
+        else {
+          print('table', partitions);
+          printOne('table', totals);
+        }
+      }),
+    );
+
+  snapshot
+    .command('sizes')
+    .description('bytes that only one snapshot keeps, and those it shares with live segments or other snapshots')
+    .option('-c, --collection <name>', 'collection', '')
+    .action(async (options: { collection: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.upkeep.snapshotSizes({ database: session.database, collection: options.collection }, session.options);
+        const size = (count: number) => (session.format === 'table' ? bytes(count) : count);
+        print(
+          session.format,
+          reply.snapshots.map((one) => ({
+            name: one.name,
+            id: one.snapshotId,
+            bytes: size(one.bytes),
+            exclusive: size(one.exclusiveBytes),
+            shared: size(one.sharedBytes),
+          })),
+        );
+      }),
+    );
+}
