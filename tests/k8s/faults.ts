@@ -17,6 +17,8 @@ export interface FaultOptions {
 }
 
 const ROLLOUT_S = 300;
+/** The kubelet notices an ended container within this time; before, its pod still counts as ready. */
+const NOTICE_MS = 3_000;
 
 async function required<T>(what: string, items: readonly T[], random: () => number): Promise<T> {
   const item = items[Math.floor(random() * items.length)];
@@ -41,6 +43,7 @@ async function killPod(release: Release, role: Role, random: () => number): Prom
     ...(role === 'streaming' || role === 'datacoord' ? { reachMs: 5_000 } : {}),
     run: async () => {
       await release.kill(pod.name);
+      await sleep(NOTICE_MS);
       await release.waitReady();
     },
   };
@@ -64,6 +67,7 @@ async function killStore(release: Release, store: string, random: () => number):
     name: `kill store ${pod.name}`,
     run: async () => {
       await release.kill(pod.name);
+      await sleep(NOTICE_MS);
       await release.waitReady();
     },
   };
