@@ -159,8 +159,7 @@ export class ChannelAssigner implements ChannelLoads {
       nodeId: target.record.id,
       address: target.record.address,
     };
-    const gone: Compare[] =
-      before.nodeId === '' || before.nodeId === target.record.id ? [] : [{ kind: 'missing', key: keys.node('streaming', before.nodeId) }];
+    const gone = before.nodeId === '' || before.nodeId === target.record.id ? [] : [this.#goneNow(held)];
     const revision = await this.#store.commit({
       if: [
         { kind: 'modRevision', key: held.key, equals: held.revision },
@@ -176,6 +175,13 @@ export class ChannelAssigner implements ChannelLoads {
     this.#records.set(after.channel, { key: held.key, record: after, revision });
     this.#logger.info({ channel: after.channel, epoch: after.epoch, owner: after.nodeId, before: before.nodeId }, 'channel assigned');
     return true;
+  }
+
+  /** Holds when the process that owned it under this id is gone: no node has the id, or one does that registered after the assignment. */
+  #goneNow({ record, revision }: Held<ChannelRecord>): Compare {
+    const key = keys.node('streaming', record.nodeId);
+    const back = this.#nodes.alive('streaming').find((node) => node.key === key);
+    return back && back.createRevision > revision ? { kind: 'createRevision', key, equals: back.createRevision } : { kind: 'missing', key };
   }
 }
 

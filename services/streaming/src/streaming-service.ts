@@ -1,4 +1,4 @@
-import { asCairnError, CairnError, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
+import { asCairnError, CairnError, type Config, type Logger, type Runtime, retry, Semaphore, type Service } from '@cairn/base';
 import { type CatalogView, keys, NodeRegistration } from '@cairn/catalog';
 import type { IndexPool } from '@cairn/index';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
@@ -29,6 +29,7 @@ import { within } from './waiting.ts';
 const ROW_ID_BLOCK = 1 << 18;
 const SEGMENT_ID_BLOCK = 64;
 const FLUSHES_WAITING = 100_000;
+const HAND_OVER = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 50, maxDelayMs: 2_000 };
 /** Unflushed bytes are counted anew after this long. */
 const GROWING_BYTES_STALE_MS = 20;
 
@@ -185,11 +186,13 @@ export class StreamingService implements Service {
     const { channel, epoch, revision } = owner.proof;
     if (this.#owners.get(channel) !== owner) return;
     this.#owners.delete(channel);
-    const { meta, logger } = this.#options;
+    const { meta, logger, runtime } = this.#options;
     const record = ChannelRecord.encode({ channel, epoch, nodeId: '', address: '' }).finish();
+    const key = keys.channel(channel);
+    const give = () => meta.txn({ if: [{ kind: 'modRevision', key, equals: revision }], then: [{ kind: 'put', key, value: record }] });
     try {
-      const key = keys.channel(channel);
-      await meta.txn({ if: [{ kind: 'modRevision', key, equals: revision }], then: [{ kind: 'put', key, value: record }] });
+      // While this node lives nobody else may take it: given up too early, the channel would have no owner for good.
+      await retry(runtime, HAND_OVER, give, AbortSignal.any([this.lost, this.#stopping.signal]));
     } catch (error) {
       // Whoever ended us is named already, or our key goes with our lease.
       logger.warn({ channel, epoch, reason, error: asCairnError(error) }, 'a channel could not be handed back');
