@@ -207,8 +207,12 @@ export async function readSnapshot(
     manifestObjects: [...found.manifests.map((manifest) => manifest.object), metadataRef],
   };
   if (options.withSegments !== true) return { ...bundle, segments: [], deltaLogs: [], segmentIndexes: [] };
-  const segments = (await readManifests(objects, found, 'segments', segmentType)).map(segmentFromAvro);
-  const deltaLogs = (await readManifests(objects, found, 'delta_logs', deltaLogType)).map(deltaLogFromAvro);
+  const [ofSegments, ofDeltaLogs] = await Promise.all([
+    readManifests(objects, found, 'segments', segmentType),
+    readManifests(objects, found, 'delta_logs', deltaLogType),
+  ]);
+  const segments = ofSegments.map(segmentFromAvro);
+  const deltaLogs = ofDeltaLogs.map(deltaLogFromAvro);
   if (segments.length !== totals.segments || deltaLogs.length !== totals.deltaLogs)
     throw new CairnError(
       'ObjectDamaged',

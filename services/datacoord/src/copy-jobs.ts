@@ -1,7 +1,15 @@
 import { asCairnError, CairnError, isRetriable, KeyedMutex, type Logger, type Runtime, retry } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
-import { CollectionRecord, CollectionState, CopyTaskRecord, GroupRecord, RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
+import {
+  CollectionRecord,
+  CollectionState,
+  CopyTaskRecord,
+  CopyTaskState,
+  GroupRecord,
+  RestoreJobRecord,
+  RestoreJobState,
+} from '@cairn/proto/cairn/meta';
 import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
 import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
@@ -12,7 +20,7 @@ import { idsToPlan, planTasks } from './copy-plan.ts';
 import { stageReferences } from './copy-references.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { CopySource, totalsOf } from './copy-source.ts';
-import type { LeaderStore } from './leader-store.ts';
+import type { LeaderStore, Put } from './leader-store.ts';
 import type { PinBoard } from './pin-board.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
 import type { DataCoordSettings } from './settings.ts';
@@ -44,6 +52,9 @@ interface Running {
   ended: Promise<void>;
   /** Bytes and objects of dispatches under way, by task. */
   readonly live: Map<number, { bytes: number; objects: number }>;
+  /** Tasks that are not COMPLETED. */
+  open: number;
+  publishing: boolean;
   /** Greatest progress ever told: it never goes back, though a lost task starts again. */
   shownBytes: number;
   shownObjects: number;
@@ -85,6 +96,8 @@ export class CopyJobs {
       cancel: new AbortController(),
       ended: Promise.resolve(),
       live: new Map(),
+      open: 0,
+      publishing: false,
       shownBytes: job.copiedBytes,
       shownObjects: job.copiedObjects,
     };
@@ -122,7 +135,8 @@ export class CopyJobs {
     const objects = job.copiedObjects + live.reduce((sum, task) => sum + task.objects, 0);
     running.shownBytes = Math.max(running.shownBytes, Math.min(bytes, job.totalBytes));
     running.shownObjects = Math.max(running.shownObjects, Math.min(objects, job.totalObjects));
-    return { ...job, copiedBytes: running.shownBytes, copiedObjects: running.shownObjects };
+    const state = running.publishing ? RestoreJobState.RESTORE_PUBLISHING : job.state;
+    return { ...job, state, copiedBytes: running.shownBytes, copiedObjects: running.shownObjects };
   }
 
   async #run(jobId: number, running: Running, bundle: SnapshotBundle | undefined): Promise<void> {
@@ -133,13 +147,21 @@ export class CopyJobs {
       // An earlier leader had begun to undo it.
       if (record.reason !== '') throw new CairnError(record.reason.startsWith('cancelled') ? 'Cancelled' : 'Unexpected', record.reason);
       const source = await this.#source(record, bundle);
-      if (record.mode === 'reference') await this.#refer(record, source);
-      else await this.#scheduler.run(source, await this.#plan(record, source), this.#progress(jobId, running), signal);
+      const fresh = bundle !== undefined;
+      if (record.mode === 'reference') await this.#refer(record, source, fresh);
+      else {
+        const tasks = await this.#plan(record, source, fresh);
+        running.open = tasks.filter((task) => task.record.state !== CopyTaskState.COPY_COMPLETED).length;
+        await this.#scheduler.run(source, tasks, this.#progress(jobId, running), signal);
+      }
+      // Not recorded: publishing is one transaction, and a new leader begins it anew.
+      running.publishing = true;
       await this.#publish(jobId, signal);
       logger.info({ job: jobId, target: record.targetCollectionName, segments: source.segments.length }, 'restore completed');
       for (const listener of this.#published) listener();
     } catch (error) {
       if (stop.aborted) return;
+      running.publishing = false;
       const reason = asCairnError(signal.aborted ? signal.reason : error);
       await retry(runtime, PATIENT, () => this.#undo(jobId, reason), stop);
     }
@@ -151,12 +173,13 @@ export class CopyJobs {
     return held;
   }
 
-  #update(jobId: number, change: (job: RestoreJobRecord) => RestoreJobRecord): Promise<void> {
+  /** `beside` is written in the same transaction. Returns its revision. */
+  #update(jobId: number, change: (job: RestoreJobRecord) => RestoreJobRecord, beside: readonly Put[] = []): Promise<number> {
     return this.#locks.run(jobId.toString(), async () => {
       const held = this.#held(jobId);
-      await this.#options.store.mustCommit({
+      return this.#options.store.mustCommit({
         if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
-        puts: [putRecord(held.key, RestoreJobRecord, change(held.record))],
+        puts: [putRecord(held.key, RestoreJobRecord, change(held.record)), ...beside],
       });
     });
   }
@@ -181,38 +204,42 @@ export class CopyJobs {
   }
 
   /** A clone: what an earlier leader had staged goes, then all is staged at once. */
-  async #refer(job: RestoreJobRecord, source: CopySource): Promise<void> {
+  async #refer(job: RestoreJobRecord, source: CopySource, fresh: boolean): Promise<void> {
     const { store, ids } = this.#options;
     const target = source.target.id;
-    if (job.state !== RestoreJobState.RESTORE_PENDING)
+    if (!fresh)
       for (const prefix of [keys.segments(target), keys.deltas(target), keys.segmentIndexes(target)]) await this.#deleteAll(prefix);
     const { segments, rows } = totalsOf(source);
     const state = RestoreJobState.RESTORE_EXECUTING;
-    await this.#update(job.id, (record) => ({ ...record, state, totalSegments: segments, totalRows: rows }));
-    await stageReferences(store, ids, job, source);
+    const executing = this.#update(job.id, (record) => ({ ...record, state, totalSegments: segments, totalRows: rows }));
+    const outcomes = await Promise.allSettled([executing, stageReferences(store, ids, job, source)]);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   /** The job's tasks: those recorded when it is Executing, else planned now. Tasks first, then the job, so Executing means that all are there. */
-  async #plan(job: RestoreJobRecord, source: CopySource): Promise<Held<CopyTaskRecord>[]> {
+  async #plan(job: RestoreJobRecord, source: CopySource, fresh: boolean): Promise<Held<CopyTaskRecord>[]> {
     const { store, settings, ids } = this.#options;
     if (job.state !== RestoreJobState.RESTORE_PENDING) return this.#recordedTasks(job.id);
-    await this.#deleteAll(keys.copyTasksOf(job.id));
+    if (!fresh) await this.#deleteAll(keys.copyTasksOf(job.id));
     let next = await ids.allocate(Math.max(1, idsToPlan(source)));
     const tasks = planTasks(source, job.id, { bytes: settings.copyTaskBytes, items: settings.copyTaskItems }, () => next++);
     const held: Held<CopyTaskRecord>[] = [];
-    for (const page of pagesOf(tasks.map((task) => putRecord(keys.copyTask(job.id, task.id), CopyTaskRecord, task)))) {
-      const revision = await store.mustCommit({ puts: page });
+    const hold = (page: readonly Put[], revision: number): void => {
       for (const put of page) held.push({ key: put.key, revision, record: CopyTaskRecord.decode(put.value) });
-    }
+    };
+    const pages = [...pagesOf(tasks.map((task) => putRecord(keys.copyTask(job.id, task.id), CopyTaskRecord, task)))];
+    const last = pages.pop() ?? [];
+    for (const page of pages) hold(page, await store.mustCommit({ puts: page }));
     const totals = totalsOf(source);
-    await this.#update(job.id, (record) => ({
+    const executing = (record: RestoreJobRecord): RestoreJobRecord => ({
       ...record,
       state: RestoreJobState.RESTORE_EXECUTING,
       totalSegments: totals.segments,
       totalBytes: totals.bytes,
       totalRows: totals.rows,
       totalObjects: totals.objects,
-    }));
+    });
+    hold(last, await this.#update(job.id, executing, last));
     return held;
   }
 
@@ -230,6 +257,8 @@ export class CopyJobs {
         running.live.set(taskId, { bytes, objects });
       },
       completed: async (task: CopyTaskRecord, objects: number) => {
+        // The last one's progress is recorded by the transaction that publishes.
+        if (--running.open === 0) return void running.live.set(task.id, { bytes: task.bytes, objects });
         await this.#update(jobId, (job) => ({
           ...job,
           copiedSegments: job.copiedSegments + task.sourceSegmentIds.length,
@@ -245,7 +274,6 @@ export class CopyJobs {
   async #publish(jobId: number, signal: AbortSignal): Promise<void> {
     const { store, applier, runtime } = this.#options;
     if (signal.aborted) throw asCairnError(signal.reason);
-    await this.#update(jobId, (job) => ({ ...job, state: RestoreJobState.RESTORE_PUBLISHING }));
     const done = await applier.applyBeside((ts) => {
       if (signal.aborted) throw asCairnError(signal.reason);
       const job = this.#held(jobId);

@@ -1,5 +1,6 @@
 import { asCairnError, CairnError, hasCode, isRetriable, type Logger, mapLimit, type Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
+import { TXN_MAX_OPS } from '@cairn/meta';
 import {
   CopyTaskRecord,
   CopyTaskState,
@@ -33,6 +34,8 @@ export interface CopySchedulerOptions {
 
 /** Tasks of one job that wait for slots or run at once. */
 const PARALLEL_TASKS = 64;
+/** Ops of the transaction that completes a task, beside the records and prefixes: the task, its compare, leadership. */
+const OTHER_OPS = 8;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
 
@@ -138,7 +141,7 @@ export class CopyScheduler {
     }
   }
 
-  /** Stages the records of the copies (invisible: their group is not published), then marks the task COMPLETED. */
+  /** Stages the records of the copies (invisible: their group is not published) and, with the last of them, marks the task COMPLETED. */
   async #adopt(
     task: Held<CopyTaskRecord>,
     order: CopyOrder,
@@ -155,10 +158,13 @@ export class CopyScheduler {
         putRecord(keys.segmentIndex(record.collectionId, record.segmentId, record.indexId), SegmentIndexRecord, record),
       ),
     ];
-    for (const page of pagesOf(puts)) await store.mustCommit({ if: [mine], puts: page });
+    const pages = [...pagesOf(puts)];
+    const last = pages.pop() ?? [];
     const record: CopyTaskRecord = { ...task.record, state: CopyTaskState.COPY_COMPLETED };
     const alive = order.prefixes.map((prefix) => ({ kind: 'modRevision', key: keys.prefix(prefix), equals: prefixRevision }) as const);
-    const revision = await store.mustCommit({ if: [mine, ...alive], puts: [putRecord(task.key, CopyTaskRecord, record)] });
+    if (last.length + alive.length > TXN_MAX_OPS - OTHER_OPS) pages.push(last.splice(0));
+    for (const page of pages) await store.mustCommit({ if: [mine], puts: page });
+    const revision = await store.mustCommit({ if: [mine, ...alive], puts: [putRecord(task.key, CopyTaskRecord, record), ...last] });
     return { key: task.key, revision, record };
   }
 }
