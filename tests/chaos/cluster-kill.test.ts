@@ -4,6 +4,7 @@
  */
 import { expect, test } from 'vitest';
 import { type Cluster, startCluster } from '../support/cairn.ts';
+import { findingsOf } from '../support/consistency.ts';
 import { type ServerProcess, serversAvailable } from '../support/servers.ts';
 import { describeProblems, seeded, Workload } from '../support/workload.ts';
 
@@ -69,6 +70,7 @@ test.skipIf(!available.ok)(
       }
       expect(describeProblems(await eventually(() => workload.settleTargets()))).toBe('');
       expect(describeProblems(await workload.checkSnapshots(5))).toBe('');
+      expect(await eventually(() => findingsOf(address, true))).toBe('');
     } catch (error) {
       for (const server of cluster.all()) console.log(`--- ${server.name}\n${server.logTail(8)}`);
       throw error;

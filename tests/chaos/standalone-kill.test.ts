@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { startStandalone } from '../support/cairn.ts';
+import { findingsOf } from '../support/consistency.ts';
 import { describeProblems, seeded, Workload } from '../support/workload.ts';
 
 const cycles = Number(process.env['CAIRN_KILL_CYCLES'] ?? 30);
@@ -42,6 +43,7 @@ test(`nothing acknowledged is lost or doubled over ${cycles} kills of a standalo
     expect(describeProblems(await workload.settleTargets())).toBe('');
     expect(describeProblems(await workload.checkSnapshots(10))).toBe('');
     expect(workload.snapshots.length).toBeGreaterThan(0);
+    expect(await findingsOf(server.address, true)).toBe('');
   } finally {
     await workload.close();
     await server.stop();

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { startCluster, startStandalone } from '../support/cairn.ts';
+import { findingsOf } from '../support/consistency.ts';
 import { serversAvailable } from '../support/servers.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -26,6 +27,7 @@ test('the example runs against a standalone server and every row is as it must b
     console.log(output);
     expect(code, `${output}\n${server.process.logTail()}`).toBe(0);
     expect(output).toContain('all is as it must be');
+    expect(await findingsOf(server.address, true)).toBe('');
   } finally {
     await server.stop();
   }
@@ -48,6 +50,7 @@ test.skipIf(!available.ok)(
           .map((server) => `${server.name}: ${server.logTail(5)}`)
           .join('\n')}`,
       ).toBe(0);
+      expect(await findingsOf(address, true)).toBe('');
     } finally {
       await cluster.stop();
     }

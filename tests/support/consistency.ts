@@ -1,0 +1,17 @@
+/** `cairn check` as a function: what every end-to-end test ends with. */
+import { SystemRuntime } from '@cairn/base';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
+import { GrpcTransport } from '@cairn/rpc';
+
+const CHECK_TIMEOUT_MS = 120_000;
+
+/** Findings in words, one a line; empty when all is well. `deep`: every object is read. */
+export async function findingsOf(address: string, deep = false): Promise<string> {
+  const transport = new GrpcTransport(new SystemRuntime(), { timeoutMs: CHECK_TIMEOUT_MS });
+  try {
+    const { findings } = await transport.client(UpkeepDefinition, address).check({ deep }, { timeoutMs: CHECK_TIMEOUT_MS });
+    return findings.map(({ kind, subject, detail }) => `${kind} ${subject}: ${detail}`).join('\n');
+  } finally {
+    transport.close();
+  }
+}
