@@ -51,7 +51,7 @@ export function prepareNewSchema(message: WireSchema, limits: SchemaLimits = DEF
   });
 }
 
-/** AddCollectionField. The new field must be nullable (rows written before have null, or the default) and a scalar. */
+/** AddCollectionField. The new field must be nullable: rows written before have null, or the default. */
 export function addField(
   schema: CollectionSchema,
   message: FieldSchema,
@@ -63,7 +63,8 @@ export function addField(
   if (schema.byId.has(fieldId)) throw new CairnError('Internal', `field id ${fieldId} is taken by "${schema.byId.get(fieldId)?.name}"`);
   if (field.isPrimaryKey || field.isPartitionKey || field.autoId)
     throw invalid(`field "${field.name}" cannot be added: it is a primary key, a partition key or an auto id`);
-  if (isVectorType(field.type)) throw invalid(`field "${field.name}" cannot be added: it is a vector field`);
+  if (isVectorType(field.type) && schema.vectorFields.length >= limits.maxVectorFields)
+    throw invalid(`maximum vector field's number should be limited to ${limits.maxVectorFields}`);
   if (!field.nullable) throw invalid(`added field must be nullable, please check it, field name = ${field.name}`);
   if (schema.fields.length - (schema.dynamicField === undefined ? 0 : 1) >= limits.maxFields)
     throw invalid(`maximum field's number should be limited to ${limits.maxFields}`);

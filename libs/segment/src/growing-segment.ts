@@ -116,9 +116,12 @@ export class GrowingSegment implements ReadableSegment {
     return marked;
   }
 
-  /** The rows there are now, as a segment that does not grow; deletes that come later are seen through it. */
-  capture(): ReadableSegment {
-    return new CapturedRows(this, this.#rows);
+  /**
+   * The rows there are now, as a segment that does not grow; deletes that come later are seen through it. With a schema newer than this segment's own,
+   * fields added since have their default.
+   */
+  capture(schema: CollectionSchema = this.#schema): ReadableSegment {
+    return new CapturedRows(this, this.#rows, schema);
   }
 
   /** No more appends; all rows (deleted ones too) with row ids and timestamps, in order of arrival. */
@@ -150,11 +153,11 @@ export class GrowingSegment implements ReadableSegment {
     return this.columnOf(fieldId, this.#rows);
   }
 
-  /** The first `rows` rows of a column; a view. */
-  columnOf(fieldId: number, rows: number): Column {
+  /** The first `rows` rows of a column; a view. `schema` tells the default of a field that has no column here. */
+  columnOf(fieldId: number, rows: number, schema: CollectionSchema = this.#schema): Column {
     if (fieldId === TIMESTAMP_FIELD) return numberColumn(this.#timestamps.values.subarray(0, rows));
     if (fieldId === ROW_ID_FIELD) return numberColumn(this.#rowIds.values.subarray(0, rows));
-    return this.#builders.get(fieldId)?.view(rows) ?? defaultColumn(this.#field(fieldId), rows);
+    return this.#builders.get(fieldId)?.view(rows) ?? defaultColumn(this.#field(fieldId, schema), rows);
   }
 
   async gather(fieldId: number, rows: Int32Array): Promise<Column> {
@@ -165,8 +168,8 @@ export class GrowingSegment implements ReadableSegment {
     return this.vectorsOf(fieldId, this.#rows);
   }
 
-  vectorsOf(fieldId: number, rows: number): VectorColumn {
-    const column = this.columnOf(fieldId, rows);
+  vectorsOf(fieldId: number, rows: number, schema?: CollectionSchema): VectorColumn {
+    const column = this.columnOf(fieldId, rows, schema);
     if (column.kind !== 'vector') throw new CairnError('InvalidParameter', `field ${fieldId} of segment ${this.id} has no dense vectors`);
     return column;
   }
@@ -189,10 +192,9 @@ export class GrowingSegment implements ReadableSegment {
     return this.columnOf(this.#schema.primaryKey.id, this.#rows);
   }
 
-  #field(fieldId: number): Field {
-    const field = this.#schema.byId.get(fieldId);
-    if (field === undefined)
-      throw new CairnError('FieldNotFound', `field ${fieldId} is not in the schema of collection ${this.#schema.name}`);
+  #field(fieldId: number, schema: CollectionSchema = this.#schema): Field {
+    const field = schema.byId.get(fieldId);
+    if (field === undefined) throw new CairnError('FieldNotFound', `field ${fieldId} is not in the schema of collection ${schema.name}`);
     return field;
   }
 }
@@ -203,9 +205,11 @@ class CapturedRows implements ReadableSegment {
   readonly sorted = false;
   readonly timestamps: Float64Array;
   readonly #segment: GrowingSegment;
+  readonly #schema: CollectionSchema;
 
-  constructor(segment: GrowingSegment, rows: number) {
+  constructor(segment: GrowingSegment, rows: number, schema: CollectionSchema) {
     this.#segment = segment;
+    this.#schema = schema;
     this.rows = rows;
     this.timestamps = segment.timestamps;
   }
@@ -223,15 +227,15 @@ class CapturedRows implements ReadableSegment {
   }
 
   async column(fieldId: number): Promise<Column> {
-    return this.#segment.columnOf(fieldId, this.rows);
+    return this.#segment.columnOf(fieldId, this.rows, this.#schema);
   }
 
   async gather(fieldId: number, rows: Int32Array): Promise<Column> {
-    return takeColumn(this.#segment.columnOf(fieldId, this.rows), rows);
+    return takeColumn(this.#segment.columnOf(fieldId, this.rows, this.#schema), rows);
   }
 
   async vectors(fieldId: number): Promise<VectorColumn> {
-    return this.#segment.vectorsOf(fieldId, this.rows);
+    return this.#segment.vectorsOf(fieldId, this.rows, this.#schema);
   }
 
   rowsOfKeys(keys: Column): Int32Array {

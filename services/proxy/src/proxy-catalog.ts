@@ -87,6 +87,8 @@ export class ProxyCatalog {
 
   database(name: string): DatabaseRecord {
     const found = this.#view.databaseNamed(name);
+    // Every catalog has a default database, made by the first coordinator that leads.
+    if (this.#view.databases.size === 0) throw new CairnError('ServiceNotReady', 'no coordinator has made the catalog yet');
     if (!found) throw new CairnError('DatabaseNotFound', `database not found[database=${name}]`);
     return found;
   }

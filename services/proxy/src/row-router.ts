@@ -1,6 +1,6 @@
 import { CairnError } from '@cairn/base';
 import type { PartitionRecord, Shard } from '@cairn/proto/cairn/meta';
-import { type Column, compareKeyRows, encodeFrame, hashKeys, makeBatch, shardOf, takeBatch, takeColumn } from '@cairn/schema';
+import { type Column, compareKeyRows, encodeFrame, hashKeys, makeBatch, shardOf, takeBatch, takeColumn, valueAt } from '@cairn/schema';
 import type { RowsToWrite } from './insert-columns.ts';
 import { type CollectionEntry, shardsOf } from './proxy-catalog.ts';
 
@@ -63,7 +63,7 @@ export function refuseDuplicateKeys(keys: Column, fieldName: string): void {
     if (twin !== undefined) {
       throw new CairnError(
         'InvalidParameter',
-        `duplicate primary keys are not allowed in the same batch: field ${fieldName}, rows ${twin} and ${row}`,
+        `duplicate primary keys are not allowed in the same batch: field ${fieldName}, key ${valueAt(keys, row)} in rows ${twin} and ${row}`,
       );
     }
     rowsByHash.set(hashes[row], [...rows, row]);

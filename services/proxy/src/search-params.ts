@@ -16,6 +16,8 @@ export interface SearchParams {
   readonly groupByField: string;
   readonly groupSize: number;
   readonly strictGroupSize: boolean;
+  /** `field:asc` or `field:desc` with commas between; empty: by score. */
+  readonly orderBy: string;
   /** Set when the search is a page of an iterator. */
   readonly iterator: IteratorPage | undefined;
   /** Parameters of the index (ef, nprobe, radius, range_filter, …). */
@@ -49,10 +51,12 @@ const CONTROL_KEYS = new Set([
   'guarantee_timestamp',
   'consistency_level',
   'timezone',
+  'order_by_fields',
+  'order_by',
 ]);
 const MAX_ROUND_DECIMAL = 6;
 /** Parts of a search that change its answer and are not built: left out silently they would answer another question. */
-const UNSUPPORTED_SEARCH_KEYS = ['order_by_fields', 'order_by', 'group_by_fields'];
+const UNSUPPORTED_SEARCH_KEYS = ['group_by_fields'];
 
 /** Reads key-value pairs; parameters inside the JSON text `params` and flattened beside it mean the same, the flattened ones win. */
 export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchLimits): SearchParams {
@@ -93,6 +97,7 @@ export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchL
     groupByField: values.get('group_by_field') ?? '',
     groupSize: Math.max(1, integer('group_size', values.get('group_size') ?? '1')),
     strictGroupSize: flag(values.get('strict_group_size')),
+    orderBy: orderByOf(values),
     iterator: flag(values.get('search_iter_v2')) ? readIterator(values, limit) : undefined,
     index,
   };
@@ -115,12 +120,14 @@ export interface QueryParams {
   readonly limit: number | undefined;
   readonly offset: number;
   readonly ignoreGrowing: boolean;
+  /** As in a search; empty: by primary key. */
+  readonly orderBy: string;
   /** A page of an iterator: with a guarantee timestamp it reads exactly at that. */
   readonly iterator: boolean;
 }
 
 /** Parts of a query that change its answer and are not built. */
-const UNSUPPORTED_QUERY_KEYS = ['group_by_fields', 'order_by_fields', 'order_by'];
+const UNSUPPORTED_QUERY_KEYS = ['group_by_fields'];
 
 export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLimits): QueryParams {
   const values = new Map(pairs.map(({ key, value }) => [key, value]));
@@ -139,7 +146,13 @@ export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLi
     );
   }
   if (offset > 0 && limit === undefined) throw new CairnError('InvalidParameter', `offset [${offset}] needs a limit`);
-  return { limit, offset, ignoreGrowing: flag(values.get('ignore_growing')), iterator: flag(values.get('iterator')) };
+  return {
+    limit,
+    offset,
+    ignoreGrowing: flag(values.get('ignore_growing')),
+    orderBy: orderByOf(values),
+    iterator: flag(values.get('iterator')),
+  };
 }
 
 export function parseObject(text: string): Record<string, unknown> {
@@ -151,6 +164,10 @@ export function parseObject(text: string): Record<string, unknown> {
     // Reported below, with the text.
   }
   throw new CairnError('InvalidParameter', `search params are not a JSON object: ${text.slice(0, 200)}`);
+}
+
+function orderByOf(values: ReadonlyMap<string, string>): string {
+  return values.get('order_by_fields') || values.get('order_by') || '';
 }
 
 function refuseUnsupported(values: ReadonlyMap<string, string>, keys: readonly string[], rpc: string): void {

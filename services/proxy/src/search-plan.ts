@@ -7,6 +7,7 @@ import type { TemplateValue } from '@cairn/proto/milvus/schema';
 import { readSearchPlan } from '@cairn/query';
 import type { Field } from '@cairn/schema';
 import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
+import { type OrderTerm, readOrderBy } from './order-by.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
@@ -23,6 +24,7 @@ export interface PlannedSearch {
   readonly params: SearchParams;
   readonly output: OutputFields;
   readonly groupBy: Field | undefined;
+  readonly orderBy: readonly OrderTerm[];
 }
 
 export interface SearchInput {
@@ -46,6 +48,9 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
   const groupBy = params.groupByField === '' ? undefined : fieldNamed(schema, params.groupByField);
   if (groupBy && params.offset > 0 && params.groupSize > 1)
     throw new CairnError('NotSupported', 'not supported: offset together with group_size above 1');
+  const orderBy = readOrderBy(params.orderBy, schema);
+  if (orderBy.length > 0 && (groupBy || params.iterator))
+    throw new CairnError('NotSupported', 'not supported: order_by together with grouping or a search iterator');
   const { nq, bytes } =
     typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, limits);
   const { iterator } = params;
@@ -64,7 +69,7 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
     topK: iterator ? Math.min(iterator.batchSize + 1, limits.maxTopK) : params.limit + params.offset,
     queries: bytes,
     filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
-    outputFieldIds: output.fields.map((column) => column.id),
+    outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((column) => column.id))],
     dynamicKeys: [...output.dynamicKeys],
     params: JSON.stringify({ ...params.index, ...range }),
     groupByFieldId: groupBy?.id ?? 0,
@@ -73,7 +78,7 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
   };
   // Whatever of it does not fit is told here, with nothing asked of any shard.
   readSearchPlan(plan, schema);
-  return { entry, shards: shardsFor(entry, expr), plan, params, output, groupBy };
+  return { entry, shards: shardsFor(entry, expr), plan, params, output, groupBy, orderBy };
 }
 
 function searchedField({ schema, record }: CollectionEntry, name: string): Field {

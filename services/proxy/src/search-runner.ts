@@ -1,5 +1,6 @@
 import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
 import { makeBatch, takeBatch } from '@cairn/schema';
+import { type OrderTerm, orderedRows } from './order-by.ts';
 import type { ProxyParts } from './parts.ts';
 import { checkResultBytes } from './read-scope.ts';
 import type { RequestContext } from './request-context.ts';
@@ -52,7 +53,19 @@ export async function runSearch(
     ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
   });
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  return { hits: rounded(afterOffset(merged, params.offset), params.roundDecimal), ts };
+  return { hits: rounded(afterOffset(ordered(merged, search.orderBy), params.offset), params.roundDecimal), ts };
+}
+
+/** The best hits of each query, in the order of their fields instead of their scores. */
+function ordered(hits: SearchHits, orderBy: readonly OrderTerm[]): SearchHits {
+  if (orderBy.length === 0 || hits.columns.columns.size === 0) return hits;
+  const rows = new Int32Array(hits.columns.length);
+  let start = 0;
+  for (const count of hits.counts) {
+    rows.set(orderedRows(hits.columns, orderBy, start, start + count), start);
+    start += count;
+  }
+  return { ...hits, columns: takeBatch(hits.columns, rows), scores: Float32Array.from(rows, (row) => hits.scores[row]) };
 }
 
 /** Drops the first `offset` hits of each query. */

@@ -193,8 +193,10 @@ describe('search parameters', () => {
       limit: 5,
       offset: 2,
       ignoreGrowing: false,
+      orderBy: '',
       iterator: true,
     });
+    expect(readQueryParams(pairs({ order_by_fields: 'price:desc,id' }), limits).orderBy).toBe('price:desc,id');
     expect(readQueryParams(pairs({ limit: '-1' }), limits).limit).toBeUndefined();
     expect(codeOf(() => readQueryParams(pairs({ limit: '0' }), limits))[0]).toBe(1100);
     expect(codeOf(() => readQueryParams(pairs({ offset: '3' }), limits))[0]).toBe(1100);

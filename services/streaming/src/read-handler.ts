@@ -139,8 +139,9 @@ export class ReadHandler {
       try {
         return await this.#readView(reading, view, context, kind);
       } catch (error) {
-        // A node that is gone, or has lost segments: another will hold them; never a partial answer.
-        const again = isRetriable(error) || hasCode(error, 'SegmentNotFound');
+        // A node that is gone, or has lost segments: another will hold them; never a partial answer. A field that a node does not know was added
+        // a moment ago (the proxy has it from the catalog): the node is being sent the new schema.
+        const again = isRetriable(error) || hasCode(error, 'SegmentNotFound', 'FieldNotFound');
         if (!again || context.signal.aborted || context.remaining() <= delay) throw retriable(error, reading);
       } finally {
         view.release();
@@ -151,7 +152,7 @@ export class ReadHandler {
 
   async #readView<Part, Result>(reading: Reading, view: ReadView, context: CallContext, kind: ReadKind<Part, Result>): Promise<Result> {
     const { shard, scope, readTs, deleteSequence } = reading;
-    const growing = scope.ignoreGrowing ? [] : view.growing.filter((part) => part.segment.rows > 0).map((part) => part.segment.capture());
+    const growing = scope.ignoreGrowing ? [] : view.growing.filter((part) => part.segment.rows > 0).map((part) => part.segment.capture(reading.schema));
     const remote = Promise.all(
       view.holders.map(async ({ node, segmentIds }) => {
         try {

@@ -1,7 +1,7 @@
 import { CairnError, hasCode } from '@cairn/base';
 import { CollectionRecord } from '@cairn/proto/cairn/meta';
 import { LoadState } from '@cairn/proto/milvus/common';
-import { type DescribeCollectionResponse, ShowType } from '@cairn/proto/milvus/milvus';
+import { type DescribeCollectionResponse, type ReplicaInfo, ShowType } from '@cairn/proto/milvus/milvus';
 import { CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
 import { encodeSchema, prepareNewSchema, schemaToWire } from '@cairn/schema';
 import { loadProgress } from '../load-progress.ts';
@@ -10,6 +10,7 @@ import type { ProxyParts } from '../parts.ts';
 import { type CollectionEntry, shardsOf } from '../proxy-catalog.ts';
 import type { RequestContext } from '../request-context.ts';
 import { OK } from '../status.ts';
+import { deleteMatching } from './data.ts';
 import { toPairs, toProperties, utcMs, wireTimestamp } from './wire-forms.ts';
 
 type CollectionMethods =
@@ -24,6 +25,7 @@ type CollectionMethods =
   | 'alterCollectionField'
   | 'addCollectionField'
   | 'truncateCollection'
+  | 'getReplicas'
   | 'getCollectionStatistics'
   | 'loadCollection'
   | 'releaseCollection'
@@ -61,6 +63,10 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       }
       const properties = new Map(Object.entries(schema.properties));
       for (const { key, value } of request.properties) properties.set(key, value);
+      const database = await catalog.retrySynced(() => catalog.database(context.database(request.dbName)));
+      // A collection tells its time zone always: its database's, or UTC.
+      if (!properties.has('timezone'))
+        properties.set('timezone', database.properties.find(({ key }) => key === 'timezone')?.value ?? 'UTC');
       const collection = CollectionRecord.fromPartial({
         name: request.collectionName,
         schema: encodeSchema({ ...schema, properties: {} }),
@@ -175,12 +181,39 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
         value: { database: context.database(request.dbName), collection: request.collectionName, field: request.schema },
       }),
 
+    // Every row that is there now is deleted by its key; their room is given back when segments are rewritten.
     truncateCollection: async (request, context) => {
-      await submit(context, {
-        $case: 'truncateCollection',
-        value: { database: context.database(request.dbName), collection: request.collectionName },
-      });
+      const entry = await catalog.resolveLive(context.database(request.dbName), request.collectionName);
+      await deleteMatching(parts, context, entry, { kind: 'true' }, undefined);
       return { status: OK };
+    },
+
+    getReplicas: async (request, context) => {
+      await catalog.sync();
+      const database = context.database(request.dbName);
+      const { record } =
+        request.collectionName === ''
+          ? catalog.byId(database, Number(request.collectionID))
+          : catalog.resolve(database, request.collectionName);
+      const load = catalog.loadOf(record.id);
+      if (!load) throw new CairnError('CollectionNotLoaded', `collection not loaded[collection=${record.name}]`);
+      const channels = new Map(owners.channels().map((channel) => [channel.channel, channel]));
+      // One replica; nodes here have names and no numbers, so the lists of numbers are empty and an owner is told by its address.
+      const replica: ReplicaInfo = {
+        replicaID: BigInt(record.id),
+        collectionID: BigInt(record.id),
+        partitionIds: load.partitionIds.map(BigInt),
+        shardReplicas: shardsOf(record).map((shard) => ({
+          leaderID: 0n,
+          leaderAddr: channels.get(shard.channel)?.address ?? '',
+          dmChannelName: shard.vchannel,
+          nodeIds: [],
+        })),
+        nodeIds: [],
+        resourceGroupName: '__default_resource_group',
+        numOutboundNode: {},
+      };
+      return { status: OK, replicas: [replica] };
     },
 
     getCollectionStatistics: async (request, context) => {

@@ -102,7 +102,7 @@ async function deleteKeys(
  * Any other filter: every shard is queried for the keys that match, then those are deleted as of that query's read timestamp, so that a row
  * written in between stays.
  */
-async function deleteMatching(
+export async function deleteMatching(
   parts: ProxyParts,
   context: RequestContext,
   entry: CollectionEntry,

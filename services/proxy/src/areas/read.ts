@@ -3,12 +3,13 @@ import { parseFilter, serializeExpr } from '@cairn/expr';
 import type { ConsistencyLevel } from '@cairn/proto/milvus/common';
 import type { SearchRequest } from '@cairn/proto/milvus/milvus';
 import { decodeQueryResult, mergeRows } from '@cairn/query';
-import { columnToRaw, DataType, sliceBatch } from '@cairn/schema';
+import { type ColumnBatch, columnToRaw, DataType, sliceBatch, takeBatch } from '@cairn/schema';
 import type { ResultField } from '../codec/field-data-encoder.ts';
 import type { QueryReply, ResultIds, SearchReply, SearchReplyData } from '../codec/results.ts';
 import { guaranteeOf } from '../guarantee.ts';
 import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
+import { MAX_ORDERED_ROWS, type OrderTerm, orderedRows, readOrderBy } from '../order-by.ts';
 import { resolveOutputFields, resultField, resultFields } from '../output-fields.ts';
 import type { ProxyParts } from '../parts.ts';
 import type { CollectionEntry } from '../proxy-catalog.ts';
@@ -104,6 +105,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       if ((rank.get('group_by_field') ?? '') !== '') throw notSupported('group_by_field in HybridSearch');
       // The page and the digits are read as those of a search are.
       const page = readSearchParams([...request.rankParams.filter(({ key }) => key !== 'params')], parts.config.limits);
+      if (page.orderBy !== '') throw notSupported('order_by in HybridSearch');
       await requireLoadedFor(parts, entry, ids);
       const guaranteeTs = () => guarantee(request, entry);
       const searches = await Promise.all(
@@ -134,21 +136,23 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
     query: async (request, context) => {
       const { entry, ids } = await open(request, context, 5);
       const { primaryKey } = entry.schema;
-      const { limit, offset, ignoreGrowing, iterator } = readQueryParams(request.queryParams, parts.config.limits);
+      const { limit, offset, ignoreGrowing, iterator, ...params } = readQueryParams(request.queryParams, parts.config.limits);
       const counting = request.outputFields.length === 1 && request.outputFields[0].trim().toLowerCase() === COUNT;
       if (counting && limit !== undefined) throw new CairnError('InvalidParameter', 'count entities with pagination is not allowed');
       if (!counting && request.expr.trim() === '' && limit === undefined)
         throw new CairnError('InvalidParameter', 'empty expression should be used with limit');
       const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues));
       const output = resolveOutputFields(entry.schema, counting ? [] : [primaryKey.name, ...request.outputFields]);
+      const orderBy = counting ? [] : readOrderBy(params.orderBy, entry.schema);
+      if (orderBy.length > 0 && iterator) throw notSupported('order_by together with a query iterator');
       await requireLoadedFor(parts, entry, ids);
       const readTs = iterator ? fromWireTimestamp(request.guaranteeTimestamp) : 0;
       const guaranteeTs = readTs > 0 ? readTs : await guarantee(request, entry);
       const plan = {
         filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
-        outputFieldIds: output.fields.map((field) => field.id),
+        outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((field) => field.id))],
         dynamicKeys: [...output.dynamicKeys],
-        limit: limit === undefined ? 0 : limit + offset,
+        limit: orderBy.length > 0 ? MAX_ORDERED_ROWS + 1 : limit === undefined ? 0 : limit + offset,
         countOnly: counting,
         ordered: true,
       };
@@ -170,11 +174,19 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const reply = { status: OK, collectionName: entry.record.name, sessionTs, primaryFieldName: primaryKey.name };
       if (counting)
         return { ...reply, fields: [countField(results.reduce((sum, result) => sum + result.count, 0))], outputFields: [COUNT] };
-      const { columns } = mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit);
+      const merged = mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit).columns;
+      const columns = orderBy.length > 0 ? orderedPage(merged, orderBy, limit === undefined ? undefined : limit + offset) : merged;
       const page = offset === 0 ? columns : sliceBatch(columns, Math.min(offset, columns.length), columns.length);
       return { ...reply, fields: resultFields(output, page), outputFields: output.names } satisfies QueryReply;
     },
   };
+}
+
+/** The first rows of a query's matches in the order asked for. */
+function orderedPage(matches: ColumnBatch, orderBy: readonly OrderTerm[], limit: number | undefined): ColumnBatch {
+  if (matches.length > MAX_ORDERED_ROWS)
+    throw new CairnError('InvalidParameter', `order_by over more than ${MAX_ORDERED_ROWS} matching rows, narrow the filter`);
+  return matches.length === 0 ? matches : takeBatch(matches, orderedRows(matches, orderBy, 0, matches.length).subarray(0, limit));
 }
 
 function countField(count: number): ResultField {
