@@ -22,6 +22,8 @@ const QUIET_MS = 80_000;
 const LIMIT_MS = 1_500_000;
 
 export async function runSeed(seed: number, options: { readonly log?: boolean } = {}): Promise<SeedResult> {
+  // Errors are plenty here; their stacks are for replays with a log.
+  if (options.log !== true) Error.stackTraceLimit = 0;
   const world = new World({ seed, ...options });
   const workload = new Workload(world);
   const { simulation, outside } = world;

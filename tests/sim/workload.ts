@@ -11,6 +11,8 @@ const MAX_ROWS = 12;
 const RESTORE_LIMIT_MS = 90_000;
 const ALREADY_EXISTS = 1100;
 const PINNED = 2601;
+/** Snapshots of a collection that are restored at the end, about. */
+const VERIFIED_RESTORES = 3;
 
 interface Restore {
   readonly collection: ClientCollection;
@@ -380,12 +382,16 @@ export class Workload {
     const outcome = await this.#client.listSnapshots(collection.name);
     if (outcome.kind !== 'done') return this.#world.problem(`snapshots of ${collection.name} cannot be listed: ${outcome.reason}`);
     const listed = new Set(outcome.value.snapshots);
+    const restorable: TakenSnapshot[] = [];
     for (const snapshot of collection.snapshots) {
       const there = listed.delete(snapshot.name);
       if (snapshot.state === 'there' && !there) this.#world.problem(`snapshot ${snapshot.name} was acknowledged and is not there`);
       if (snapshot.state === 'gone' && there) this.#world.problem(`snapshot ${snapshot.name} was dropped and is there`);
-      if (there) await this.#verifyRestore(collection, snapshot);
+      if (there) restorable.push(snapshot);
     }
+    // The newest, and others by the seed.
+    const chosen = restorable.filter((_, i) => i === restorable.length - 1 || this.#random() < VERIFIED_RESTORES / restorable.length);
+    for (const snapshot of chosen) await this.#verifyRestore(collection, snapshot);
     for (const name of listed) this.#world.problem(`snapshot ${name} of ${collection.name} is there and nobody made it`);
   }
 

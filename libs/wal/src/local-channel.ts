@@ -38,7 +38,8 @@ export class LocalChannel {
   /** Takes the abort listener away again, so that a long-lived signal does not collect them. */
   #untilSettled(promise: Promise<void>): AbortSignal {
     const done = new AbortController();
-    void promise.then(() => done.abort());
+    // With a reason: without one an error with its stack is made for each record.
+    void promise.then(() => done.abort('settled'));
     return done.signal;
   }
 }

@@ -102,15 +102,18 @@ export class ChannelAssigner implements ChannelLoads {
       const key = keys.channel(channel);
       const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '' };
       const revision = await this.#store.commit({ if: [{ kind: 'missing', key }], puts: [putRecord(key, ChannelRecord, record)] });
-      if (revision !== undefined) this.#records.set(channel, { key, record, revision });
+      if (revision !== undefined) this.#take({ key, record, revision });
     }
   }
 
   #put(entry: MetaEntry): void {
-    const record = ChannelRecord.decode(entry.value);
-    const known = this.#records.get(record.channel);
-    if (!known || known.revision <= entry.modRevision)
-      this.#records.set(record.channel, { key: entry.key, record, revision: entry.modRevision });
+    this.#take({ key: entry.key, record: ChannelRecord.decode(entry.value), revision: entry.modRevision });
+  }
+
+  /** What came last counts: a channel that was assigned may have been handed back before the answer to the assignment is here. */
+  #take(held: Held<ChannelRecord>): void {
+    const known = this.#records.get(held.record.channel);
+    if (!known || known.revision <= held.revision) this.#records.set(held.record.channel, held);
   }
 
   async #round(): Promise<void> {
@@ -172,7 +175,7 @@ export class ChannelAssigner implements ChannelLoads {
       this.#runtime.after(200, () => this.#rounds.poke());
       return false;
     }
-    this.#records.set(after.channel, { key: held.key, record: after, revision });
+    this.#take({ key: held.key, record: after, revision });
     this.#logger.info({ channel: after.channel, epoch: after.epoch, owner: after.nodeId, before: before.nodeId }, 'channel assigned');
     return true;
   }
