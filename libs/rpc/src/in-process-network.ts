@@ -9,6 +9,9 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
+/** Clients that are kept; they look up who serves at each call. */
+const MAX_CLIENTS = 256;
+
 /**
  * Services of one process calling each other: the same clients and handlers as over gRPC, without sockets and without serialisation. Message
  * objects pass as they are, so neither side may change one it has sent or received.
@@ -17,6 +20,7 @@ export class InProcessNetwork implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
   readonly #services = new Map<string, (method: string) => AnyHandler | undefined>();
+  readonly #clients = new Map<string, unknown>();
 
   constructor(runtime: Runtime, options: InProcessOptions = {}) {
     this.#runtime = runtime;
@@ -37,7 +41,13 @@ export class InProcessNetwork implements Transport {
   }
 
   client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
-    return buildClient(definition, (name) => this.#method(definition, name, definition.methods[name], address));
+    const key = `${definition.fullName}@${address}`;
+    const known = this.#clients.get(key) as Client<D> | undefined;
+    if (known) return known;
+    const client = buildClient(definition, (name) => this.#method(definition, name, definition.methods[name], address));
+    if (this.#clients.size >= MAX_CLIENTS) this.#clients.clear();
+    this.#clients.set(key, client);
+    return client;
   }
 
   close(): void {
@@ -56,15 +66,19 @@ export class InProcessNetwork implements Transport {
     const unary = async (request: unknown, options: CallOptions = {}): Promise<unknown> => {
       const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
       try {
-        return await call.race(
+        const response = await call.race(
           inServerSpan(definition, method, async () => {
             // Never in the caller's own turn: over gRPC it is not either.
             await undefined;
             return find()(request, call) as Promise<unknown>;
           }),
         );
-      } finally {
+        // Answered: nothing is under way that its signal would have to end.
+        call.release();
+        return response;
+      } catch (error) {
         call.end();
+        throw error;
       }
     };
     const stream = async function* (this: InProcessNetwork, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
@@ -99,7 +113,8 @@ class InProcessCall implements CallContext {
   readonly #deadline: number;
   readonly #stopped: Promise<never>;
   #stop: (error: CairnError) => void = () => undefined;
-  readonly #release: () => void;
+  /** The call is over: its deadline and its caller's signal end it no more. */
+  readonly release: () => void;
 
   constructor(runtime: Runtime, what: string, options: CallOptions, defaultTimeoutMs: number) {
     this.#runtime = runtime;
@@ -122,7 +137,7 @@ class InProcessCall implements CallContext {
       : undefined;
     if (signal?.aborted) onAbort();
     else signal?.addEventListener('abort', onAbort, { once: true });
-    this.#release = () => {
+    this.release = () => {
       timer?.cancel();
       signal?.removeEventListener('abort', onAbort);
     };
@@ -150,7 +165,7 @@ class InProcessCall implements CallContext {
 
   /** The call is over: a handler that still streams learns it by the signal. */
   end(): void {
-    this.#release();
+    this.release();
     this.#abort(ENDED);
   }
 

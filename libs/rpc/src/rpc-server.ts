@@ -111,10 +111,12 @@ export class RpcServer {
 
   #unary(definition: ServiceDefinition, method: MethodDefinition, handler: AnyHandler, codec: Codec): handleUnaryCall<Buffer, Buffer> {
     return (call, callback) => {
+      const scope = { answered: false };
       const answer = async (): Promise<Buffer> => {
         const request = this.#decode(method, codec, call.request);
         const response =
-          'malformed' in request ? request.malformed : await (handler(request.value, this.#callContext(call)) as Promise<unknown>);
+          'malformed' in request ? request.malformed : await (handler(request.value, this.#callContext(call, scope)) as Promise<unknown>);
+        scope.answered = true;
         return this.#encode(method, codec, response);
       };
       this.#traced(definition, method, call.metadata, answer).then(
@@ -133,7 +135,7 @@ export class RpcServer {
     return (call) => {
       const send = async (): Promise<void> => {
         const request = this.#decode(method, codec, call.request);
-        const callContext = this.#callContext(call);
+        const callContext = this.#callContext(call, { answered: false });
         const responses = 'malformed' in request ? [request.malformed] : (handler(request.value, callContext) as AsyncIterable<unknown>);
         for await (const response of responses) {
           if (callContext.signal.aborted) return;
@@ -167,10 +169,16 @@ export class RpcServer {
     return asBuffer(bytes);
   }
 
-  #callContext(call: ServerCall): CallContext {
-    const controller = new AbortController();
-    if (call.cancelled) controller.abort();
-    else call.on('cancelled', () => controller.abort(new CairnError('Cancelled', 'the caller has gone')));
+  #callContext(call: ServerCall, scope: { readonly answered: boolean }): CallContext {
+    let controller: AbortController | undefined;
+    let over: CairnError | undefined;
+    const gone = (): void => {
+      over ??= new CairnError('Cancelled', 'the caller has gone');
+      controller?.abort(over);
+    };
+    if (call.cancelled) gone();
+    // The library tells of a cancellation at the end of every call, also of one that was answered: nobody listens then.
+    else call.on('cancelled', () => !scope.answered && gone());
     const deadline = call.getDeadline();
     const remainingMs =
       typeof deadline === 'number'
@@ -181,7 +189,16 @@ export class RpcServer {
     const until = this.#runtime.monotonic() + remainingMs;
     const metadata = new Map<string, string>();
     for (const [key, value] of Object.entries(call.metadata.getMap())) metadata.set(key, value.toString());
-    return { signal: controller.signal, metadata, remaining: () => Math.max(0, until - this.#runtime.monotonic()) };
+    return {
+      // Made when the handler first asks for it: most never do.
+      get signal() {
+        controller ??= new AbortController();
+        if (over) controller.abort(over);
+        return controller.signal;
+      },
+      metadata,
+      remaining: () => Math.max(0, until - this.#runtime.monotonic()),
+    };
   }
 
   /** Runs the call as a span under the caller's trace (W3C headers). Without a tracer installed this costs next to nothing. */
