@@ -275,6 +275,8 @@ test('a clone of a damaged snapshot is not read as if nothing were: its rows are
 }, async () => {
   const server = await startStandalone();
   await onScene(server, new DiskObjectStore(join(server.dataDir, 'objects'), runtime), async (scene) => {
+    expect(await scene.restore('clone_whole', 'reference')).toBeUndefined();
+    expect(await scene.differences('clone_whole')).toBe('');
     for (const role of ['scalars', 'vector', 'delta'] as const) {
       const [key = ''] = scene.keys.get(role) ?? [];
       const whole = Buffer.from(await scene.objects.get(key));
@@ -282,8 +284,8 @@ test('a clone of a damaged snapshot is not read as if nothing were: its rows are
         const target = `clone_${role}_${name.replace(/\W/g, '_')}`;
         await scene.replace(key, damage(whole, await scene.another(role, key), role));
         expect(await scene.restore(target, 'reference')).toBeUndefined();
-        await scene.sdk.loadCollection({ collection_name: target });
-        const rows = await scene.rows(target, 1_500).catch(() => undefined);
+        await scene.sdk.loadCollectionAsync({ collection_name: target });
+        const rows = await scene.rows(target, 1_000).catch(() => undefined);
         expect(rows, `${name} × ${role} was read as if nothing were`).toBeUndefined();
         await scene.replace(key, whole);
         await scene.drop(target);
