@@ -217,6 +217,11 @@ export class CatalogState {
     return sorted(this.#partitions.get(collectionId)).filter((record) => record.droppedTs === 0);
   }
 
+  /** Dropped ones included. */
+  partition(collectionId: number, id: number): PartitionRecord | undefined {
+    return this.#partitions.get(collectionId)?.get(id);
+  }
+
   allPartitionsOf(collectionId: number): PartitionRecord[] {
     return sorted(this.#partitions.get(collectionId));
   }

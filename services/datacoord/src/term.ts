@@ -100,9 +100,9 @@ export class LeaderTerm implements Term {
     const { store, prefixes } = this;
     this.identity = new BucketIdentity(store, objects, runtime);
     this.snapshotReferences = new SnapshotReferences(store, objects);
-    this.references = new ReferenceReader(store, this.snapshotReferences);
+    this.references = new ReferenceReader(store, this.snapshotReferences, runtime);
     const { gcGraceMs: graceMs, gcOrphanMs: orphanMs } = settings;
-    this.planner = new GarbagePlanner({ store, objects, references: this.references, graceMs, orphanMs });
+    this.planner = new GarbagePlanner({ store, objects, references: this.references, runtime, graceMs, orphanMs });
     const { identity, references, planner } = this;
     prefixes.permit(() => identity.require());
     this.garbage = new GarbageCollector({ store, runtime, logger, settings, identity, planner, references, prefixes, stop });

@@ -204,7 +204,7 @@ export class ConsistencyChecker {
     const alive = (id: number): boolean => state.collections.get(id)?.state === CollectionState.COLLECTION_LIVE;
     for (const segment of await this.#all(keys.allSegments, SegmentRecord)) {
       if (!alive(segment.collectionId) || segment.state !== SegmentState.SEGMENT_SEALED || !published.has(segment.group)) continue;
-      const partition = state.allPartitionsOf(segment.collectionId).find((one) => one.id === segment.partitionId);
+      const partition = state.partition(segment.collectionId, segment.partitionId);
       if (partition && partition.droppedTs > 0) continue;
       segments.add(keys.segment(segment.collectionId, segment.id));
       const by = `segment ${segment.id} of collection ${segment.collectionId}`;

@@ -1,3 +1,4 @@
+import type { Runtime } from '@cairn/base';
 import { indexBuildOf, keys, parseObjectName } from '@cairn/catalog';
 import type { Compare } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
@@ -7,6 +8,8 @@ import type { LeaderStore } from '../leader-store.ts';
 import { type DroppedRecord, isReferenced, type ReferenceReader, type References } from './references.ts';
 
 const EXAMPLES = 10;
+/** Entries gone through before the event loop has its turn. */
+const STRETCH = 10_000;
 
 /** Something to be recorded as dead, with what must still hold when it is. */
 export interface Burial {
@@ -54,6 +57,7 @@ export interface PlannerOptions {
   readonly store: LeaderStore;
   readonly objects: ObjectStore;
   readonly references: ReferenceReader;
+  readonly runtime: Runtime;
   /** Prefixes without a record that names them are left alone for this long: their writer may still commit. */
   readonly orphanMs: number;
   readonly graceMs: number;
@@ -105,7 +109,7 @@ export class GarbagePlanner {
         burials.push({ prefix: key, reason: 'no build record names this index object', objects: 1, bytes, if: [missing], deletes: [] });
       }
     }
-    const unknown = this.#unknown(found, known);
+    const unknown = await this.#unknown(found, known);
     return {
       blocked: references.blocked,
       burials,
@@ -113,9 +117,9 @@ export class GarbagePlanner {
       dead,
       objects: found.objects,
       bytes: found.bytes,
-      unknownObjects: unknown.length,
-      unknownBytes: unknown.reduce((sum, object) => sum + object.bytes, 0),
-      unknownExamples: unknown.slice(0, EXAMPLES).map((object) => object.key),
+      unknownObjects: unknown.objects,
+      unknownBytes: unknown.bytes,
+      unknownExamples: unknown.examples,
       references,
     };
   }
@@ -153,10 +157,26 @@ export class GarbagePlanner {
     return build !== undefined && !references.pendingBuilds.has(build) && references.held.size === 0;
   }
 
-  #unknown(found: Listing, known: ReadonlySet<string>): { readonly key: string; readonly bytes: number }[] {
-    const { snapshots } = this.#options.store.state;
-    const uncovered = [...found.prefixes].filter(([prefix]) => !known.has(prefix)).map(([key, { bytes }]) => ({ key, bytes }));
-    return [...found.stray, ...uncovered, ...found.metadata.filter(({ id }) => !snapshots.get(id))];
+  /** What no record of ours covers: counted, with a few examples. */
+  async #unknown(
+    found: Listing,
+    known: ReadonlySet<string>,
+  ): Promise<{ readonly objects: number; readonly bytes: number; readonly examples: readonly string[] }> {
+    const { store, runtime } = this.#options;
+    const unknown = { objects: 0, bytes: 0, examples: [] as string[] };
+    const count = (key: string, objects: number, bytes: number): void => {
+      unknown.objects += objects;
+      unknown.bytes += bytes;
+      if (unknown.examples.length < EXAMPLES) unknown.examples.push(key);
+    };
+    for (const { key, bytes } of found.stray) count(key, 1, bytes);
+    for (const { key, bytes, id } of found.metadata) if (!store.state.snapshots.get(id)) count(key, 1, bytes);
+    let seen = 0;
+    for (const [prefix, { objects, bytes }] of found.prefixes) {
+      if (!known.has(prefix)) count(prefix, objects, bytes);
+      if (++seen % STRETCH === 0) await runtime.sleep(0);
+    }
+    return unknown;
   }
 
   async #list(): Promise<Listing> {

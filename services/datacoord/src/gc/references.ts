@@ -1,3 +1,4 @@
+import type { Runtime } from '@cairn/base';
 import { keys, parseObjectName } from '@cairn/catalog';
 import {
   CollectionState,
@@ -12,6 +13,9 @@ import {
 import type { LeaderStore } from '../leader-store.ts';
 import { numberOf, type ReferenceSet, unitOf } from './reference-set.ts';
 import type { SnapshotReferences } from './snapshot-references.ts';
+
+/** Units gone through before the event loop has its turn. */
+const STRETCH = 20_000;
 
 /** A segment or delta log record that nobody needs any more, though its objects may be another's too. */
 export interface DroppedRecord {
@@ -47,16 +51,23 @@ export interface References {
 export class ReferenceReader {
   readonly #store: LeaderStore;
   readonly #snapshots: SnapshotReferences;
+  readonly #runtime: Runtime;
 
-  constructor(store: LeaderStore, snapshots: SnapshotReferences) {
+  constructor(store: LeaderStore, snapshots: SnapshotReferences, runtime: Runtime) {
     this.#store = store;
     this.#snapshots = snapshots;
+    this.#runtime = runtime;
   }
 
   async read(): Promise<References> {
     const before = await this.#snapshots.load();
     const held = this.#held();
     const live = new Set<number>();
+    const all = new Set<number>();
+    const lives = (unit: string): void => {
+      live.add(numberOf(unit));
+      all.add(numberOf(unit));
+    };
     const pendingBuilds = new Set<number>();
     const dropped: DroppedRecord[] = [];
     // Segments that are not live, for their builds; judged again at the end by what was held meanwhile.
@@ -66,7 +77,7 @@ export class ReferenceReader {
         const record = SegmentRecord.decode(value);
         const units = [record.prefix, ...record.objects.map(unitOf)].filter((unit) => unit !== '');
         const reason = this.#whyNoSegment(record);
-        if (reason === undefined) for (const unit of units) live.add(numberOf(unit));
+        if (reason === undefined) for (const unit of units) lives(unit);
         else {
           const { collectionId, id, prefix } = record;
           judged.push({ collectionId, units, record: { key, revision: modRevision, collectionId, id, unit: prefix, reason } });
@@ -78,7 +89,7 @@ export class ReferenceReader {
         const record = DeltaLogRecord.decode(value);
         if (!record.object) continue;
         const reason = this.#whyNoDeltaLog(record);
-        if (reason === undefined) live.add(numberOf(record.object.key));
+        if (reason === undefined) lives(record.object.key);
         else {
           const { collectionId, id, object } = record;
           judged.push({
@@ -96,18 +107,24 @@ export class ReferenceReader {
         if (record.state === IndexBuildState.INDEX_BUILD_PENDING) pendingBuilds.add(record.buildId);
         if (!record.object) continue;
         const gone = goneSegments.has(keys.segment(record.collectionId, record.segmentId)) && !held.has(record.collectionId);
-        if (!gone) live.add(numberOf(record.object.key));
+        if (!gone) lives(record.object.key);
       }
     }
     for (const id of this.#held()) held.add(id);
     const after = await this.#snapshots.load();
     for (const { collectionId, units, record } of judged) {
-      if (held.has(collectionId)) for (const unit of units) live.add(numberOf(unit));
+      if (held.has(collectionId)) for (const unit of units) lives(unit);
       else dropped.push(record);
     }
     const snapshots = new Map([...before.sets, ...after.sets]);
-    const all = new Set(live);
-    for (const set of snapshots.values()) for (const number of set.numbers()) all.add(number);
+    let since = 0;
+    for (const set of snapshots.values()) {
+      for (const number of set.numbers()) all.add(number);
+      since += set.size;
+      if (since < STRETCH) continue;
+      since = 0;
+      await this.#runtime.sleep(0);
+    }
     return { blocked: after.blocked, units: all, live, snapshots, dropped, pendingBuilds, held };
   }
 
@@ -126,7 +143,7 @@ export class ReferenceReader {
   #whyNoSegment(record: SegmentRecord): string | undefined {
     const collection = this.#store.state.collections.get(record.collectionId);
     if (collection?.state === CollectionState.COLLECTION_DROPPED) return `collection ${collection.name} (${collection.id}) was dropped`;
-    const partition = this.#store.state.allPartitionsOf(record.collectionId).find((one) => one.id === record.partitionId);
+    const partition = this.#store.state.partition(record.collectionId, record.partitionId);
     if (partition && partition.droppedTs > 0) return `partition ${partition.name} (${partition.id}) was dropped`;
     if (record.state === SegmentState.SEGMENT_DROPPED) return `segment ${record.id} was replaced or dropped`;
     return undefined;
