@@ -3,8 +3,12 @@ const ALONE_NS = 1_000_000;
 const AMONG_OTHERS_NS = 400_000;
 /** Mapping a larger file reads its list of levels for too long. */
 const MAX_ROWS = 500_000;
-/** Weight of the newest measurement, and the most that one counts for: a thread that was put aside by the system says little. */
-const WEIGHT = 0.1;
+/**
+ * Weights of a newest measurement that is slower or faster than what was known, and the most that one counts for: a slow one may only mean that the
+ * system had put the thread aside.
+ */
+const SLOWER = 0.05;
+const FASTER = 0.5;
 const MOST = 8;
 /** What each search elsewhere takes off what was learned, so that an index that was slow (cold on disk) is tried again. */
 const FORGET = 0.995;
@@ -32,7 +36,9 @@ export class OwnThread {
   /** A search at the call took `measuredNs`. */
   learn(path: string, estimateNs: number, measuredNs: number): void {
     const learned = this.#known.get(path);
-    if (learned) learned.ratio += WEIGHT * (Math.min(MOST, measuredNs / estimateNs) - learned.ratio);
+    if (!learned) return;
+    const ratio = Math.min(MOST, measuredNs / estimateNs);
+    learned.ratio += (ratio > learned.ratio ? SLOWER : FASTER) * (ratio - learned.ratio);
   }
 
   /** A search of the file that runs elsewhere. */

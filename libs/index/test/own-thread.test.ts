@@ -1,0 +1,42 @@
+import { expect, test } from 'vitest';
+import { OwnThread } from '../src/own-thread.ts';
+
+const QUICK_NS = 300_000;
+
+test('a file is searched elsewhere first, then at the call while that is quick', async () => {
+  const own = new OwnThread();
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(false);
+  await own.elsewhere('a', async () => undefined);
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(true);
+  expect(own.takes('a', 20_000, 2_000_000), 'too long for one turn').toBe(false);
+  expect(own.takes('a', 5_000_000, QUICK_NS), 'mapping it takes too long').toBe(false);
+  own.forget('a');
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(false);
+});
+
+test('an index that turns out slow goes elsewhere, and is tried again after a while', async () => {
+  const own = new OwnThread();
+  await own.elsewhere('a', async () => undefined);
+  for (let i = 0; i < 100; i++) own.learn('a', QUICK_NS, 10 * QUICK_NS);
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(false);
+  for (let i = 0; i < 1000; i++) await own.elsewhere('a', async () => undefined);
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(true);
+});
+
+test('a few searches during which the thread was put aside do not move an index away', async () => {
+  const own = new OwnThread();
+  await own.elsewhere('a', async () => undefined);
+  for (let i = 0; i < 1000; i++) own.learn('a', QUICK_NS, i % 5 === 0 ? 100 * QUICK_NS : QUICK_NS);
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(true);
+});
+
+test('searches that others would wait behind must be shorter', async () => {
+  const own = new OwnThread();
+  await own.elsewhere('a', async () => undefined);
+  const busy = Promise.withResolvers<void>();
+  const running = own.elsewhere('b', () => busy.promise);
+  expect(own.takes('a', 20_000, 800_000)).toBe(false);
+  busy.resolve();
+  await running;
+  expect(own.takes('a', 20_000, 800_000)).toBe(true);
+});
