@@ -280,10 +280,6 @@ export class SnapshotManager {
     }
   }
 
-  async pin(name: SnapshotName, ttlSeconds: number): Promise<number> {
-    return this.#options.pins.pin(this.committed(name).id, ttlSeconds, 'user');
-  }
-
   async unpin(pinId: number): Promise<void> {
     await this.#options.pins.unpin(pinId);
   }
