@@ -257,6 +257,9 @@ describe('a growing segment', () => {
     const growing = new GrowingSegment({ id: 1, partitionId: 2, schema: small });
     growing.append(smallRows([1n], [5]), 5, 0);
     const added = field(DataType.Int32, { id: 102, name: 'n', nullable: true, defaultValue: 7 });
+    const newer = growing.capture(schemaOf([...small.fields, added]));
+    expect(values(await newer.column(102))).toEqual([7]);
+    expect(values(await newer.gather(102, Int32Array.of(0)))).toEqual([7]);
     growing.updateSchema(schemaOf([...small.fields, added]));
     const [sealed] = await both([1n], [5]);
     await expect(sealed.column(102)).rejects.toMatchObject({ codeName: 'FieldNotFound' });
