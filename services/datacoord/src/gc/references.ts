@@ -65,8 +65,9 @@ export class ReferenceReader {
     const live = new Set<number>();
     const all = new Set<number>();
     const lives = (unit: string): void => {
-      live.add(numberOf(unit));
-      all.add(numberOf(unit));
+      const number = numberOf(unit);
+      live.add(number);
+      all.add(number);
     };
     const pendingBuilds = new Set<number>();
     const dropped: DroppedRecord[] = [];
@@ -75,7 +76,10 @@ export class ReferenceReader {
     for await (const page of this.#store.pages(keys.allSegments)) {
       for (const { key, value, modRevision } of page) {
         const record = SegmentRecord.decode(value);
-        const units = [record.prefix, ...record.objects.map(unitOf)].filter((unit) => unit !== '');
+        const { prefix: own } = record;
+        // Nearly always all of a segment lies under its prefix: one unit.
+        const elsewhere = record.objects.filter((object) => own === '' || object.role === 'index' || !object.key.startsWith(own));
+        const units = [...(own === '' ? [] : [own]), ...elsewhere.map(unitOf)];
         const reason = this.#whyNoSegment(record);
         if (reason === undefined) for (const unit of units) lives(unit);
         else {
