@@ -117,13 +117,13 @@ function never(): Promise<never> {
 /** The MetaStore behind a link. Its leases are kept alive over the link too: they run out while it is cut. */
 export function linkedMeta(store: MemoryMetaStore, link: Link): MetaStore {
   const { runtime } = link;
-  const far = store.connect(keepAliveRuntime(link));
+  const far = store.connect(runtime);
   return {
     get: (key) => link.call('get', () => far.get(key)),
     range: (options) => link.call('range', () => far.range(options)),
     txn: (txn) => link.call(`txn ${firstKey(txn.then)}`, () => far.txn(txn)),
     watch: (prefix, signal) => link.stream((ended) => far.watch(prefix, ended), signal),
-    grantLease: (ttlMs) => link.call('grantLease', async () => linkedLease(await far.grantLease(ttlMs), link)),
+    grantLease: (ttlMs) => link.call('grantLease', () => linkedLease(store, ttlMs, link)),
     ping: () => link.call('ping', () => far.ping()),
     close: () => runtime.seam(Promise.resolve()),
   };
@@ -135,10 +135,11 @@ function firstKey(ops: readonly { readonly kind: string; readonly key?: string; 
   return (op?.key ?? op?.prefix ?? 'nothing').replace(/[0-9].*|[^/]*$/, '') || 'root';
 }
 
-/** Timers of keep-alives: they wait while the link is cut. */
-function keepAliveRuntime(link: Link): Runtime {
+/** Timers of keep-alives: they wait while the link is cut, and end once the lease is given up. */
+function keepAliveRuntime(link: Link, givenUp: { value: boolean }): Runtime {
   const { runtime, simulation, options } = link;
   const sent = (callback: () => void): void => {
+    if (givenUp.value) return;
     if (options.cut()) runtime.after(CUT_POLL_MS, () => sent(callback));
     else callback();
   };
@@ -153,9 +154,11 @@ function keepAliveRuntime(link: Link): Runtime {
   };
 }
 
-/** The news that a lease is lost comes some time after the loss. */
-function linkedLease(inner: Lease, link: Link): Lease {
+/** A lease over the link. The news that it is lost comes some time after the loss; a revocation ends its keep-alives even when it does not arrive. */
+async function linkedLease(store: MemoryMetaStore, ttlMs: number, link: Link): Promise<Lease> {
   const { runtime, simulation } = link;
+  const givenUp = { value: false };
+  const inner = await store.connect(keepAliveRuntime(link, givenUp)).grantLease(ttlMs);
   const lost = new AbortController();
   const tell = (): void => {
     runtime.after(simulation.random() * LEASE_NEWS_MS, () => lost.abort(inner.lost.reason));
@@ -167,10 +170,10 @@ function linkedLease(inner: Lease, link: Link): Lease {
     ttlMs: inner.ttlMs,
     lost: lost.signal,
     validUntil: () => inner.validUntil(),
-    revoke: () =>
-      link.call('revoke', async () => {
-        await inner.revoke();
-      }),
+    revoke: () => {
+      givenUp.value = true;
+      return link.call('revoke', () => inner.revoke());
+    },
   };
 }
 

@@ -123,7 +123,7 @@ export class Workload {
     if (!collection) return;
     const { model, name } = collection;
     const draw = this.#random();
-    const kind = draw < 0.35 ? 'insert' : draw < 0.75 ? 'upsert' : 'delete';
+    const kind = draw < 0.35 && !this.#world.trims ? 'insert' : draw < 0.75 ? 'upsert' : 'delete';
     const writes = new Map<number, Version>();
     const count = 1 + this.#world.simulation.below(MAX_ROWS);
     for (let i = 0; i < count; i++) {

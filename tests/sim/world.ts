@@ -26,6 +26,7 @@ const SETTINGS = [
   'proxy.requestTimeoutMs=10000',
   'index.workers=1',
 ];
+const TRIMMING = ['streaming.repeatLogBytes=0', 'streaming.repeatWindowMs=0'];
 const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200 };
 const ROLES: readonly SimulatedRole[] = ['datacoord', 'streaming', 'datanode', 'proxy'];
 const OF_EACH_ROLE = 2;
@@ -45,6 +46,8 @@ export class World {
   readonly wal = new MemoryWalStore();
   readonly network: SimulatedNetwork;
   readonly config: Config;
+  /** Flushed log is trimmed at once: repeated request ids may be forgotten, so nobody inserts what a repeat would double. */
+  readonly trims: boolean;
   readonly processes: SimulatedProcess[] = [];
   /** Time and random numbers of what stands outside: clients, the chaos, the checker. */
   readonly outside: SimulatedRuntime;
@@ -64,7 +67,9 @@ export class World {
     this.outside = simulation.instance('outside');
     this.meta = new MemoryMetaStore(this.outside);
     this.objects = new MemoryObjectStore(this.outside);
-    this.config = loadConfig({ env: {}, sets: SETTINGS });
+    this.trims = simulation.random() < 0.5;
+    const mode = simulation.random() < 0.5 ? 'copy' : 'reference';
+    this.config = loadConfig({ env: {}, sets: [...SETTINGS, `restore.mode=${mode}`, ...(this.trims ? TRIMMING : [])] });
     this.network = new SimulatedNetwork({
       simulation,
       faults: this.networkFaults,
