@@ -5,7 +5,7 @@ CAIRN := $(NODE) tools/cli/src/main.ts
 TOOLS_CACHE ?= $(or $(CAIRN_TOOLS_CACHE),$(HOME)/.cache/cairn-tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools run cluster test check unit sim types lint lint-fix arrows bench example clean
+.PHONY: help install tools run cluster test check unit sim types lint lint-fix arrows bench example lint-chart e2e-k8s clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ sim: install ## The whole house simulated under SEEDS=200 seeds from SEED_START=
 
 bench: install ## Benchmarks; each prints a table
 	@exec $(NODE) tests/bench/run.ts
+
+lint-chart: ## The Helm chart: lint, renderings, Kubernetes' schemas (tools built once with Go)
+	@tests/scripts/lint-chart.sh
+
+e2e-k8s: install ## Smoke, example and snapshots on a real Kubernetes cluster; ./tests/scripts/e2e-k8s.sh --help
+	@tests/scripts/e2e-k8s.sh --suite smoke,sdk,snapshot
 
 clean: ## Generated code and packages; not the data
 	@rm -rf node_modules proto/gen

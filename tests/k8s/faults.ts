@@ -77,7 +77,10 @@ async function killStore(release: Release, store: string, random: () => number):
 async function victimNode(release: Release, random: () => number): Promise<string> {
   const stores = new Set((await Promise.all(['etcd', 'nats', 'minio'].map((store) => release.pods(store)))).flat().map(({ node }) => node));
   const owners = new Set((await release.status()).channels.values());
-  const streaming = (await release.pods('streaming')).filter(({ node }) => !stores.has(node) && !node.endsWith('-1'));
+  const proxies = await release.pods('proxy');
+  const streaming = (await release.pods('streaming')).filter(
+    ({ node }) => !stores.has(node) && !node.endsWith('-1') && proxies.some((proxy) => proxy.node !== node),
+  );
   const owning = streaming.filter(({ name }) => owners.has(name));
   return (await required('streaming pod on a node without stores', owning.length > 0 ? owning : streaming, random)).node;
 }

@@ -155,7 +155,13 @@ export class SteadyWriter {
   async #timedOut(client: MilvusClient): Promise<void> {
     if (client !== this.#client || ++this.#timeouts < TIMEOUTS_TO_RECONNECT) return;
     this.#timeouts = 0;
-    await this.#connect();
+    try {
+      await this.#connect();
+    } catch (error) {
+      // The old connection stays; the next timeouts come back here.
+      console.log(`steady writer: no new address: ${error instanceof Error ? error.message : String(error)}`);
+      return;
+    }
     void client.closeConnection().catch(() => undefined);
   }
 

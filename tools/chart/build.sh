@@ -44,8 +44,8 @@ for name in "${names[@]}"; do
         pip download -q --no-deps --disable-pip-version-check -d "$tmp" "$SCHEMAS" >&2 || { echo "build.sh: the package $SCHEMAS is not to be had" >&2; exit 3; }
         mkdir -p "$cache" "$tmp/x"
         unzip -q "$tmp"/*.whl 'kubernetes_validate/kubernetes-json-schema/v1.28.0-local-strict/*' 'kubernetes_validate/kubernetes-json-schema/v1.35.0-local-strict/*' -d "$tmp/x"
-        # They refer to each other by a path of the package's own validator.
-        find "$tmp/x" -name '*.json' -exec sed -i.bak 's#"/api/_definitions.json#"_definitions.json#' {} +
+        # They name themselves and each other by addresses on the web; here they refer to the file beside them.
+        find "$tmp/x" -name '*.json' -exec sed -i.bak 's#"/api/_definitions.json#"_definitions.json#g; s#"$id"#"x-id"#' {} +
         find "$tmp/x" -name '*.bak' -delete
         mv "$tmp/x/kubernetes_validate/kubernetes-json-schema" "$out"
       fi
