@@ -23,18 +23,14 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 external=(--set 'config.meta.etcd.endpoints={etcd:2379}' --set 'config.wal.nats.servers={nats:4222}' --set config.objects.s3.bucket=b)
 embedded=(--set embedded.etcd.enabled=true,embedded.nats.enabled=true,embedded.minio.enabled=true)
+checked=0
+# Renders, and keeps the rendering: all of them are held against the schemas at once, in the end.
 check() { # NAME ARGS...
-  local name=$1 version
+  local name=$1
   shift
-  "$helm" lint --quiet --strict "$chart" "$@" > "$out/lint" 2>&1 || { echo "$name: helm lint:"; cat "$out/lint"; failed=1; return; }
-  "$helm" template release "$chart" --kube-version "$NEWEST" "$@" > "$out/rendered.yaml" 2> "$out/err" || { echo "$name: helm template:"; cat "$out/err"; failed=1; return; }
-  [ -n "$conform" ] || { echo "ok $name (helm alone)"; return; }
-  for version in $OLDEST $NEWEST; do
-    "$conform" -strict -summary -skip $SKIP -kubernetes-version "$version" \
-      -schema-location "$schemas/{{ .NormalizedKubernetesVersion }}-local{{ .StrictSuffix }}/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
-      "$out/rendered.yaml" > "$out/conform" 2>&1 || { echo "$name: Kubernetes $version:"; head -10 "$out/conform"; failed=1; return; }
-  done
-  echo "ok $name: $(tail -1 "$out/conform")"
+  checked=$((checked + 1))
+  "$helm" template release "$chart" --kube-version "$NEWEST" "$@" > "$out/$checked.yaml" 2> "$out/err" || { echo "$name: helm template:"; cat "$out/err"; failed=1; return; }
+  echo "ok $name: $(grep -c '^kind:' "$out/$checked.yaml") objects"
 }
 refused() { # NAME WORDS ARGS...
   local name=$1 words=$2
@@ -44,6 +40,7 @@ refused() { # NAME WORDS ARGS...
   else echo "$name: refused without the words '$words':"; cat "$out/err"; failed=1; fi
 }
 
+"$helm" lint --quiet --strict "$chart" "${embedded[@]}" > "$out/lint" 2>&1 || { echo 'helm lint:'; cat "$out/lint"; failed=1; }
 check 'external stores' "${external[@]}"
 check 'external stores, keys by secret' "${external[@]}" --set secrets.objects.existingSecret=keys
 check 'embedded stores' "${embedded[@]}"
@@ -60,4 +57,12 @@ refused 'a secret among the settings' secretAccessKey "${external[@]}" --set con
 refused 'a store of one process' "kind" "${external[@]}" --set config.meta.kind=lmdb
 refused 'two members of etcd' replicas "${embedded[@]}" --set embedded.etcd.replicas=2
 refused 'no store at all' 'no metadata store'
+if [ -n "$conform" ]; then
+  for version in $OLDEST $NEWEST; do
+    "$conform" -strict -summary -skip $SKIP -kubernetes-version "$version" \
+      -schema-location "$schemas/{{ .NormalizedKubernetesVersion }}-local{{ .StrictSuffix }}/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
+      "$out"/*.yaml > "$out/conform" 2>&1 || { echo "Kubernetes $version:"; head -20 "$out/conform"; failed=1; continue; }
+    echo "ok Kubernetes $version: $(tail -1 "$out/conform")"
+  done
+fi
 exit $failed
