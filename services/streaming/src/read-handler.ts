@@ -152,7 +152,9 @@ export class ReadHandler {
 
   async #readView<Part, Result>(reading: Reading, view: ReadView, context: CallContext, kind: ReadKind<Part, Result>): Promise<Result> {
     const { shard, scope, readTs, deleteSequence } = reading;
-    const growing = scope.ignoreGrowing ? [] : view.growing.filter((part) => part.segment.rows > 0).map((part) => part.segment.capture(reading.schema));
+    const growing = scope.ignoreGrowing
+      ? []
+      : view.growing.filter((part) => part.segment.rows > 0).map((part) => part.segment.capture(reading.schema));
     const remote = Promise.all(
       view.holders.map(async ({ node, segmentIds }) => {
         try {
