@@ -64,8 +64,9 @@ export class RoleSupervisor<T extends SteppingService> implements Service {
         await service.stop().catch((error: unknown) => this.#logger.warn({ role: this.name, error }, 'did not stop cleanly'));
         service = undefined;
       }
+      let next: T | undefined;
       try {
-        const next = this.#make();
+        next = this.#make();
         await next.start();
         if (this.#stopping.signal.aborted) return await next.stop();
         service = next;
@@ -73,6 +74,8 @@ export class RoleSupervisor<T extends SteppingService> implements Service {
         delay = RESTART_FIRST_MS;
       } catch (error) {
         this.#logger.warn({ role: this.name, error, delayMs: delay }, 'cannot start again yet');
+        // What it began would go on: its registration, kept alive, would keep the next one out for good.
+        await next?.stop().catch((cause: unknown) => this.#logger.warn({ role: this.name, error: cause }, 'did not stop cleanly'));
         await this.#runtime.sleep(delay, this.#stopping.signal).catch(() => undefined);
         delay = Math.min(delay * 2, RESTART_MAX_MS);
       }
