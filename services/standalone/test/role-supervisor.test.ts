@@ -45,6 +45,8 @@ test('a service that lost its lease is stopped and replaced, through failures to
       expect(made[0]?.stopped).toBe(true);
       expect(made.length).toBe(4);
       expect(supervisor.current).toBe(made[3]);
+      // What had begun to start goes on until it is stopped: its registration would keep the next one out.
+      expect(made.slice(0, 3).every((service) => service.stopped)).toBe(true);
       await supervisor.stop();
       expect(made[3]?.stopped).toBe(true);
     })(),
