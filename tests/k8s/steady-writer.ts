@@ -141,7 +141,10 @@ export class SteadyWriter {
         words = error instanceof Error ? error.message : String(error);
         if (/DEADLINE|UNAVAILABLE/i.test(words)) await this.#timedOut(client);
       }
-      const short = words.replace(/[0-9a-f.:-]{6,}/g, '…').slice(0, 90);
+      const short = words
+        .replace(/[0-9a-f.:-]{6,}/g, '…')
+        .replace(/exceeded after.*|Deadline ex.*/, 'deadline exceeded')
+        .slice(0, 90);
       this.#retried.set(short, (this.#retried.get(short) ?? 0) + 1);
       if (performance.now() - start > GIVE_UP_MS) {
         this.#refused.push(`given up after ${GIVE_UP_MS} ms: ${words}`);
