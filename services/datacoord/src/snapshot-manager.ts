@@ -69,6 +69,8 @@ export class SnapshotManager {
   readonly #options: SnapshotManagerOptions;
   readonly #drives = new Map<number, Drive>();
   readonly #removing = new Set<number>();
+  /** DELETING ones whose objects went in this term, while a write of them may still come. */
+  readonly #emptied = new Set<number>();
 
   constructor(options: SnapshotManagerOptions) {
     this.#options = options;
@@ -159,7 +161,9 @@ export class SnapshotManager {
   async #commit(id: number, totals: { rows: number; bytes: number; segments: number }): Promise<SnapshotRecord> {
     const held = this.#pending(id);
     const { rows, bytes, segments } = totals;
-    const record: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_COMMITTED, rows, bytes, segments };
+    // Its deadline from now on: when its last write was given up, at the latest.
+    const deadlineMs = this.#options.runtime.now();
+    const record: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_COMMITTED, rows, bytes, segments, deadlineMs };
     await this.#options.store.mustCommit({
       if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
       puts: [putRecord(held.key, SnapshotRecord, record)],
@@ -245,7 +249,8 @@ export class SnapshotManager {
 
   /** Objects first, the record last. Goes on until done, or the next sweep takes it up again. */
   #remove(record: SnapshotRecord): void {
-    if (this.#removing.has(record.id)) return;
+    const early = this.#writesMayCome(record);
+    if (this.#removing.has(record.id) || (early && this.#emptied.has(record.id))) return;
     this.#removing.add(record.id);
     const { objects, prefixes, store, runtime, logger, stop } = this.#options;
     const prefix = paths.snapshotManifests(record.collectionId, record.id);
@@ -253,6 +258,9 @@ export class SnapshotManager {
       await prefixes.markDead(prefix);
       await prefixes.deleteObjects(prefix);
       await objects.delete([record.metadataKey]);
+      this.#emptied.add(record.id);
+      if (early) return;
+      this.#emptied.delete(record.id);
       const expired = [...store.state.pins.values()]
         .filter((pin) => pin.snapshotId === record.id)
         .map((pin) => keys.pin(record.id, pin.id));
@@ -264,6 +272,15 @@ export class SnapshotManager {
           logger.warn({ error, snapshot: record.name, id: record.id }, 'removing a snapshot failed; the next sweep tries again');
       })
       .finally(() => this.#removing.delete(record.id));
+  }
+
+  /**
+   * A write of a manifest or of the metadata that was given up and tried again may still reach the store: until the grace time after the create
+   * has passed the record stays, and the objects are deleted once more at its end.
+   */
+  #writesMayCome({ state, deadlineMs }: SnapshotRecord): boolean {
+    const { runtime, settings } = this.#options;
+    return state === SnapshotState.SNAPSHOT_DELETING && deadlineMs + settings.gcGraceMs > runtime.now();
   }
 
   /** Finishes what is left to remove: DELETING, FAILED after its grace time, unpinned ones of dropped collections. */
