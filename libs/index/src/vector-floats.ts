@@ -20,7 +20,7 @@ export function floatsOf(type: DataType, bytes: Uint8Array): Float32Array {
 
 /** Converts components and writes them at `at` of `out`. */
 export function writeFloats(type: DataType, bytes: Uint8Array, out: Float32Array, at: number): void {
-  const aligned = bytes.byteOffset % componentBytes(type) === 0 ? bytes : bytes.slice();
+  const aligned = bytes.byteOffset % componentBytes(type) === 0 ? bytes : Uint8Array.from(bytes);
   const count = bytes.length / componentBytes(type);
   switch (type) {
     case DataType.FloatVector:

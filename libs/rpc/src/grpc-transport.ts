@@ -4,7 +4,7 @@ import { context, propagation } from '@opentelemetry/api';
 import { type CallOptions, type Client, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { fromServiceError } from './error-trailer.ts';
 import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
-import { type AnyMethod, buildClient } from './untyped.ts';
+import { type AnyMethod, buildClient, plainBytes } from './untyped.ts';
 
 export interface GrpcTransportOptions {
   /** Deadline of a call whose caller names none, ms. */
@@ -85,7 +85,7 @@ export class GrpcTransport implements Transport {
     const path = methodPath(definition, method);
     const what = `${path} at ${address}`;
     const serialize = encode(method);
-    const deserialize = (bytes: Buffer): unknown => method.responseType.decode(bytes);
+    const deserialize = (bytes: Buffer): unknown => method.responseType.decode(plainBytes(bytes));
     const unary = (request: unknown, options: CallOptions = {}): Promise<unknown> =>
       new Promise((resolve, reject) => {
         const { signal } = options;

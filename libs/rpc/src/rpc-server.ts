@@ -12,7 +12,7 @@ import { type Context, context, propagation, ROOT_CONTEXT } from '@opentelemetry
 import { type CallContext, type Codecs, type Handlers, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { toServiceError } from './error-trailer.ts';
 import { inServerSpan } from './server-span.ts';
-import { type AnyHandler, handlerOf } from './untyped.ts';
+import { type AnyHandler, handlerOf, plainBytes } from './untyped.ts';
 
 export interface RpcServerOptions {
   /** Largest request taken, bytes; a larger one is refused with RESOURCE_EXHAUSTED. -1: no limit. */
@@ -151,7 +151,7 @@ export class RpcServer {
 
   #decode(method: MethodDefinition, codec: Codec, bytes: Buffer): { value: unknown } | { malformed: unknown } {
     try {
-      return { value: codec.decodeRequest ? codec.decodeRequest(bytes) : method.requestType.decode(bytes) };
+      return { value: codec.decodeRequest ? codec.decodeRequest(bytes) : method.requestType.decode(plainBytes(bytes)) };
     } catch (error) {
       const told =
         error instanceof CairnError

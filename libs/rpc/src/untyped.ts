@@ -18,3 +18,11 @@ export function buildClient<D extends ServiceDefinition>(definition: D, build: (
   const methods = Object.entries(definition.methods).filter(([, method]) => !method.requestStream);
   return Object.fromEntries(methods.map(([name]) => [name, build(name)])) as unknown as Client<D>;
 }
+
+/**
+ * The same bytes as a plain Uint8Array. Decoders hand out parts of what they are given, and a part of a Buffer is a Buffer, whose `slice()` is a view
+ * and not the copy that code for typed arrays counts on (a misaligned vector stayed misaligned).
+ */
+export function plainBytes(bytes: Buffer): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
