@@ -1,4 +1,4 @@
-import { CairnError, hasCode, type Runtime, retry } from '@cairn/base';
+import { CairnError, type Runtime, retry } from '@cairn/base';
 import { commit, groupedPut, keys, plainPut } from '@cairn/catalog';
 import type { Compare, MetaStore } from '@cairn/meta';
 import { DeltaLogRecord, PrefixRecord, SegmentRecord, ShardRecord } from '@cairn/proto/cairn/meta';
@@ -78,18 +78,15 @@ export class FlushCommitter {
       this.#runtime,
       RETRY,
       async () => {
-        try {
-          if ((await commit(this.#meta, this.#runtime, { if: compares, puts })).succeeded) return 'committed';
-        } catch (error) {
-          if (!hasCode(error, 'StoreUnavailable')) throw error;
-        }
-        return this.#outcome(shard, shardKey, newBytes);
+        // An unknown outcome is tried again as it is: that try may still come, and must not meet another commit of ours.
+        const { succeeded } = await commit(this.#meta, this.#runtime, { if: compares, puts });
+        return succeeded ? 'committed' : this.#outcome(shard, shardKey, newBytes);
       },
       this.#signal,
     );
   }
 
-  /** After a refused or unknown transaction: what the store says now. StoreUnavailable when it says nothing changed, to be tried again. */
+  /** After a refused transaction: what the store says now. An earlier try of it may have been done. */
   async #outcome(shard: Shard, shardKey: string, newBytes: Uint8Array): Promise<CommitOutcome> {
     const [owner, stored] = await Promise.all([this.#meta.get(keys.channel(this.#proof.channel)), this.#meta.get(shardKey)]);
     if (stored && Buffer.compare(stored.value, newBytes) === 0) return 'committed';
