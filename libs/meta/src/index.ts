@@ -1,3 +1,4 @@
+export { DirectoryLock } from './directory-lock.ts';
 export * from './election.ts';
 export * from './lmdb-meta-store.ts';
 export * from './memory-meta-store.ts';

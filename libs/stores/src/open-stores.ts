@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Config, Logger, Runtime } from '@cairn/base';
-import { LmdbMetaStore, MemoryMetaStore, type MetaStore } from '@cairn/meta';
+import { DirectoryLock, LmdbMetaStore, MemoryMetaStore, type MetaStore } from '@cairn/meta';
 import { DiskObjectStore, MemoryObjectStore, type ObjectStore } from '@cairn/objects';
 import { LmdbWalStore, MemoryWalStore, type WalStore } from '@cairn/wal';
 
@@ -13,7 +13,8 @@ export interface Stores {
 }
 
 /**
- * Opens the stores that the configuration names; embedded ones lie in `dataDir`. Servers need not answer yet: ping tells. Only JetStream's client
+ * Opens the stores that the configuration names; embedded ones lie in `dataDir`, which no other living
+ * process may have (StoreUnavailable names it). Servers need not answer yet: ping tells. Only JetStream's client
  * waits for its first connection (its log says so), until the signal aborts.
  */
 export async function openStores(config: Config, runtime: Runtime, logger: Logger, signal?: AbortSignal): Promise<Stores> {
@@ -26,6 +27,10 @@ export async function openStores(config: Config, runtime: Runtime, logger: Logge
     for (let store = opened.pop(); store; store = opened.pop()) await store.close();
   };
   try {
+    if (config.meta.kind === 'lmdb' || config.wal.kind === 'lmdb') {
+      const lock = DirectoryLock.take(config.dataDir);
+      keep({ close: () => lock.release() });
+    }
     const meta = keep(await openMeta(config, runtime, logger));
     const objects = keep(await openObjects(config, runtime));
     const wal = keep(await openWal(config, runtime, logger, signal));
