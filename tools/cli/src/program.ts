@@ -1,3 +1,4 @@
+import { CairnError } from '@cairn/base';
 import { Command, CommanderError, Option } from 'commander';
 import { addCollectionCommands } from './commands/collection.ts';
 import { addConfigCommands } from './commands/config.ts';
@@ -52,6 +53,10 @@ export async function main(argv: readonly string[]): Promise<void> {
     else if (error instanceof CommandError) {
       console.error(`cairn: ${error.message}`);
       process.exitCode = error.exitCode;
+    } else if (error instanceof CairnError && error.codeName !== 'Unexpected') {
+      // Said in words already; a trace is for what nobody foresaw.
+      console.error(`cairn: ${error.message}`);
+      process.exitCode = EXIT.failed;
     } else {
       console.error(error instanceof Error ? `cairn: ${error.stack ?? error.message}` : error);
       process.exitCode = EXIT.failed;
