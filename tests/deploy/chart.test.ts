@@ -49,7 +49,10 @@ if (skipped !== '') console.warn(`SKIP chart: ${helm.reason}`);
 const EMBEDDED = ['--set', 'embedded.etcd.enabled=true,embedded.nats.enabled=true,embedded.minio.enabled=true'];
 
 function render(...args: string[]): Manifest[] {
-  const text = execFileSync(helm.path, ['template', 'r', chart, ...args], { encoding: 'utf8', maxBuffer: 16 << 20 });
+  const text = execFileSync(helm.path, ['template', 'r', chart, '--kube-version', '1.28.0', ...args], {
+    encoding: 'utf8',
+    maxBuffer: 16 << 20,
+  });
   return parseAllDocuments(text).flatMap((document) => {
     const manifest = document.toJS() as Manifest | null;
     return manifest === null ? [] : [manifest];

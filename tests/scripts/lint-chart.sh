@@ -35,7 +35,7 @@ check() { # NAME ARGS...
 refused() { # NAME WORDS ARGS...
   local name=$1 words=$2
   shift 2
-  if "$helm" template release "$chart" "$@" > /dev/null 2> "$out/err"; then echo "$name: was taken, and must be refused"; failed=1
+  if "$helm" template release "$chart" --kube-version "$NEWEST" "$@" > /dev/null 2> "$out/err"; then echo "$name: was taken, and must be refused"; failed=1
   elif grep -q -- "$words" "$out/err"; then echo "ok $name is refused"
   else echo "$name: refused without the words '$words':"; cat "$out/err"; failed=1; fi
 }
