@@ -1,8 +1,20 @@
-/** Bad luck, by the seed: crashes, stops in good order, cuts, stores that are away, clocks that jump, and calls that fail in every way. */
-import type { SimulatedProcess } from './process.ts';
+/**
+ * Bad luck, by the seed: crashes, stops in good order, cuts, stores that are away, clocks that jump, and calls that fail in every way. Half of the
+ * seeds have one calamity on top.
+ */
+import type { LinkFaults } from './links.ts';
+import type { SimulatedProcess, StoreName } from './process.ts';
 import type { World } from './world.ts';
 
-const STORES = ['meta', 'wal', 'objects'] as const;
+const STORES: readonly StoreName[] = ['meta', 'wal', 'objects'];
+/** Virtual ms. */
+const AWAY_MS = 30_000;
+const FULL_MS = 8_000;
+const SLOW_MS = 1_000;
+
+/** What befalls a run beside its mood; most of them strike one store. */
+const CALAMITIES = ['none', 'none', 'none', 'none', 'away', 'slow', 'refusing', 'full', 'torn copies', 'no datanode'] as const;
+type Calamity = (typeof CALAMITIES)[number];
 const MAX_DOWN_MS = 4_000;
 const MAX_CUT_MS = 6_000;
 const STOP_GRACE_MS = 5_000;
@@ -25,20 +37,29 @@ const MOODS: readonly Mood[] = [
 
 export class Chaos {
   readonly #world: World;
+  readonly calamity: Calamity;
   #stopped = false;
 
   constructor(world: World) {
     this.#world = world;
+    this.calamity = CALAMITIES[world.simulation.below(CALAMITIES.length)];
+  }
+
+  /** How long it lasts, virtual ms; `usualMs` unless the calamity takes longer. */
+  lastsMs(usualMs: number): number {
+    return this.calamity === 'away' ? AWAY_MS + usualMs / 2 : usualMs;
   }
 
   async run(forMs: number): Promise<void> {
     const { simulation, outside, linkFaults, networkFaults } = this.#world;
     const mood = MOODS[simulation.below(MOODS.length)];
     const { calls, maxDelayMs } = mood;
-    this.#world.note(`chaos: ${JSON.stringify(mood)}`);
-    Object.assign(linkFaults, { maxDelayMs, lost: calls, unanswered: calls, late: calls / 2, maxLateMs: 3_000 });
+    this.#world.note(`chaos: ${JSON.stringify(mood)}, ${this.calamity}`);
+    for (const faults of Object.values(linkFaults))
+      Object.assign(faults, { maxDelayMs, lost: calls, unanswered: calls, late: calls / 2, maxLateMs: 3_000 });
     Object.assign(networkFaults, { maxDelayMs, lost: calls, unanswered: calls, silent: calls / 4, doubled: calls / 2 });
     this.#world.crashChance = mood.crashChance;
+    this.#befall();
     simulation.schedule(forMs, () => {
       this.#stopped = true;
     });
@@ -46,6 +67,55 @@ export class Chaos {
       await outside.sleep(2 * mood.periodMs * simulation.random());
       if (!this.#stopped) this.#strike();
     }
+  }
+
+  #befall(): void {
+    const { simulation, linkFaults, processes } = this.#world;
+    const store = STORES[simulation.below(STORES.length)];
+    const startMs = simulation.random() * 8_000;
+    const later = (delayMs: number, run: () => void): void => void simulation.schedule(delayMs, run);
+    const change = (name: StoreName, change: Partial<LinkFaults>): void => {
+      this.#world.note(`chaos: ${name} ${JSON.stringify(change)}`);
+      Object.assign(linkFaults[name], change);
+    };
+    switch (this.calamity) {
+      case 'away':
+        later(startMs, () => {
+          for (const each of processes) this.#cutOff(each, store, AWAY_MS);
+        });
+        break;
+      case 'slow':
+        // Every call to the objects takes a second; the others become slow for a while.
+        if (store === 'objects') change(store, { minDelayMs: SLOW_MS / 2, maxDelayMs: SLOW_MS / 2 });
+        else later(startMs, () => change(store, { minDelayMs: SLOW_MS / 5, maxDelayMs: SLOW_MS / 2 }));
+        later(startMs + FULL_MS, () => store !== 'objects' && change(store, { minDelayMs: 0, maxDelayMs: 10 }));
+        break;
+      case 'refusing':
+        change('objects', { refuseEvery: 3 });
+        break;
+      case 'full':
+        later(startMs, () => change(store, { full: true }));
+        later(startMs + FULL_MS, () => change(store, { full: false }));
+        break;
+      case 'torn copies':
+        change('objects', { cutCopies: 0.3 });
+        break;
+      case 'no datanode':
+        later(startMs, () => this.#loseDatanodes());
+        break;
+      default:
+    }
+  }
+
+  /** All of them are killed, one comes back soon, the others much later. */
+  #loseDatanodes(): void {
+    const { simulation, processes } = this.#world;
+    const datanodes = processes.filter(({ role }) => role === 'datanode');
+    datanodes.forEach((process, i) => {
+      this.#world.note(`chaos: ${process.name} crashes, as all datanodes do`);
+      process.crash();
+      simulation.schedule(i === 0 ? simulation.random() * MAX_DOWN_MS : AWAY_MS / 2, () => process.start());
+    });
   }
 
   #strike(): void {
@@ -86,9 +156,8 @@ export class Chaos {
     process.stop(STOP_GRACE_MS).catch((error: unknown) => this.#world.problem(`${process.name} does not stop: ${String(error)}`));
   }
 
-  #cutOff(process: SimulatedProcess, store: string, forMs: number): void {
+  #cutOff(process: SimulatedProcess, store: StoreName, forMs: number): void {
     this.#world.note(`chaos: ${process.name} cannot reach ${store} for ${Math.round(forMs)} ms`);
-    process.cutOff.add(store);
-    this.#world.simulation.schedule(forMs, () => process.cutOff.delete(store));
+    process.cut(store, forMs);
   }
 }

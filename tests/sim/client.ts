@@ -1,24 +1,33 @@
 /** A Milvus client as small as the simulation needs it: calls any proxy, tries again where a status says so, as the SDKs do. */
 import type { CairnError } from '@cairn/base';
 import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
-import { ConsistencyLevel, type Status } from '@cairn/proto/milvus/common';
+import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { ConsistencyLevel, DslType, PlaceholderGroup, PlaceholderType, type Status } from '@cairn/proto/milvus/common';
 import {
+  CreateAliasRequest,
   CreateCollectionRequest,
   CreateIndexRequest,
+  CreatePartitionRequest,
   CreateSnapshotRequest,
   DeleteRequest,
   DropCollectionRequest,
+  DropPartitionRequest,
   DropSnapshotRequest,
   FlushRequest,
   GetRestoreSnapshotStateRequest,
   HasCollectionRequest,
   ListSnapshotsRequest,
   LoadCollectionRequest,
+  LoadPartitionsRequest,
   MilvusServiceDefinition,
   PinSnapshotDataRequest,
   QueryRequest,
+  ReleasePartitionsRequest,
+  RenameCollectionRequest,
   RestoreSnapshotRequest,
   RestoreSnapshotState,
+  SearchRequest,
+  TruncateCollectionRequest,
   UnpinSnapshotDataRequest,
 } from '@cairn/proto/milvus/milvus';
 import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
@@ -40,6 +49,18 @@ export interface Row {
   readonly version: Version;
 }
 
+/** Which rows a read asks for; every one when nothing is said. */
+export interface Look {
+  readonly expr?: string;
+  readonly partitions?: readonly string[];
+}
+
+interface SearchData {
+  readonly ids: RawFieldData['payload'];
+  readonly scores: Float32Array;
+  readonly fields: { raw: RawFieldData }[];
+}
+
 type Reply = Status | { readonly status: Status | undefined };
 type AnyMethods = Record<string, (request: unknown, options: CallOptions) => Promise<unknown>>;
 
@@ -55,6 +76,7 @@ export class SimulatedClient {
   readonly #runtime: SimulatedRuntime;
   readonly #world: World;
   readonly #proxies: readonly Client<MilvusServiceDefinition>[];
+  readonly #admins: readonly Client<AdminDefinition>[];
   #idempotency = 0;
   /** Calls whose answer did not come: what they asked for may still happen. */
   unanswered = 0;
@@ -67,6 +89,9 @@ export class SimulatedClient {
     this.#proxies = world.processes
       .filter((process) => process.role === 'proxy')
       .map((process) => transport.client(MilvusServiceDefinition, process.name));
+    this.#admins = world.processes
+      .filter((process) => process.role === 'proxy')
+      .map((process) => transport.client(AdminDefinition, process.name));
   }
 
   /**
@@ -138,12 +163,12 @@ export class SimulatedClient {
     return this.call('hasCollection', HasCollectionRequest.fromPartial({ collectionName: name }));
   }
 
-  insert(collection: string, rows: readonly Row[]): Promise<Outcome<Reply>> {
-    return this.call('insert', mutation(collection, rows));
+  insert(collection: string, rows: readonly Row[], partition = ''): Promise<Outcome<Reply>> {
+    return this.call('insert', mutation(collection, rows, partition));
   }
 
-  upsert(collection: string, rows: readonly Row[]): Promise<Outcome<Reply>> {
-    return this.call('upsert', mutation(collection, rows));
+  upsert(collection: string, rows: readonly Row[], partition = ''): Promise<Outcome<Reply>> {
+    return this.call('upsert', mutation(collection, rows, partition));
   }
 
   delete(collection: string, keys: readonly number[]): Promise<Outcome<Reply>> {
@@ -152,6 +177,38 @@ export class SimulatedClient {
 
   flush(collection: string): Promise<Outcome<Reply>> {
     return this.call('flush', FlushRequest.fromPartial({ collectionNames: [collection] }));
+  }
+
+  createPartition(collection: string, partition: string): Promise<Outcome<Reply>> {
+    return this.call('createPartition', CreatePartitionRequest.fromPartial({ collectionName: collection, partitionName: partition }));
+  }
+
+  loadPartition(collection: string, partition: string): Promise<Outcome<Reply>> {
+    return this.call('loadPartitions', LoadPartitionsRequest.fromPartial({ collectionName: collection, partitionNames: [partition] }), 8);
+  }
+
+  /** Releases it first: a loaded one cannot be dropped. */
+  async dropPartition(collection: string, partition: string): Promise<Outcome<Reply>> {
+    const partitionNames = [partition];
+    const released = await this.call(
+      'releasePartitions',
+      ReleasePartitionsRequest.fromPartial({ collectionName: collection, partitionNames }),
+      8,
+    );
+    if (released.kind !== 'done') return released;
+    return this.call('dropPartition', DropPartitionRequest.fromPartial({ collectionName: collection, partitionName: partition }), 8);
+  }
+
+  rename(from: string, to: string): Promise<Outcome<Reply>> {
+    return this.call('renameCollection', RenameCollectionRequest.fromPartial({ oldName: from, newName: to }));
+  }
+
+  createAlias(collection: string, alias: string): Promise<Outcome<Reply>> {
+    return this.call('createAlias', CreateAliasRequest.fromPartial({ collectionName: collection, alias }), 8);
+  }
+
+  truncate(collection: string): Promise<Outcome<Reply>> {
+    return this.call('truncateCollection', TruncateCollectionRequest.fromPartial({ collectionName: collection }), 1);
   }
 
   createSnapshot(collection: string, name: string, tries = 4): Promise<Outcome<Reply>> {
@@ -180,6 +237,32 @@ export class SimulatedClient {
     return this.call('restoreSnapshot', request, 1);
   }
 
+  /** A restore with what the Milvus call has no fields for. */
+  async restoreChosen(
+    collection: string,
+    name: string,
+    target: string,
+    options: { readonly mode?: string; readonly partitions?: readonly string[] },
+  ): Promise<Outcome<{ jobId: bigint }>> {
+    const admin = this.#admins[this.#simulation.below(this.#admins.length)];
+    const snapshot = { database: 'default', collection, name };
+    const restore = {
+      ...{ snapshot, targetDatabase: 'default', targetCollection: target, noIndex: false, requestId: '' },
+      ...{ mode: options.mode ?? '', partitions: [...(options.partitions ?? [])] },
+    };
+    try {
+      const { jobId } = await admin.restoreSnapshot({ restore, dryRun: false }, { timeoutMs: TIMEOUT_MS });
+      return { kind: 'done', value: { jobId: BigInt(jobId) } };
+    } catch (error) {
+      const { code, codeName, message, retriable } = error as CairnError;
+      if (BUGS.has(code)) this.#world.problem(`restore of ${name} was refused with ${codeName}: ${message}`);
+      this.unanswered++;
+      return retriable || codeName === 'Timeout' || codeName === 'Cancelled'
+        ? { kind: 'unknown', reason: `${codeName}: ${message}` }
+        : { kind: 'refused', code, reason: message };
+    }
+  }
+
   /** Waits for the end of a restore job: its state, or what hides it. */
   async restored(jobId: bigint, limitMs: number): Promise<{ readonly state: 'completed' | 'failed' | 'unknown'; readonly reason: string }> {
     const until = this.#simulation.nowMs + limitMs;
@@ -197,39 +280,84 @@ export class SimulatedClient {
     }
   }
 
-  /** Every row, by a strong read; each row's payload and vector are checked against its key and version. */
-  async rows(collection: string, tries = 3): Promise<Outcome<Row[]>> {
+  /** Every row, or those that `look` asks for, by a strong read; each row's payload and vector are checked against its key and version. */
+  async rows(collection: string, tries = 3, look: Look = {}): Promise<Outcome<Row[]>> {
     const outcome = await this.call<{ status: Status | undefined; fields: { raw: RawFieldData }[] }>(
       'query',
       QueryRequest.fromPartial({
         collectionName: collection,
-        expr: 'id >= 0',
+        expr: look.expr ?? 'id >= 0',
+        partitionNames: look.partitions ? [...look.partitions] : [],
         outputFields: ['id', 'version', 'payload', 'vector'],
         consistencyLevel: ConsistencyLevel.Strong,
       }),
       tries,
     );
     if (outcome.kind !== 'done') return outcome;
-    const payloads = new Map(outcome.value.fields.map(({ raw }) => [raw.name, raw.payload]));
+    const columns = this.#columns(`query of ${collection}`, outcome.value.fields);
+    if (!columns) return { kind: 'unknown', reason: 'fields' };
+    const { ids, versions, texts, vectors } = columns;
+    const rows = Array.from(ids, (id, i) => ({ key: Number(id), version: versions[i] }));
+    rows.forEach(({ key, version }, i) => {
+      const vector = [...vectors.subarray(i * DIM, (i + 1) * DIM)];
+      if (texts[i] !== payloadOf(key, version) || vector.join() !== vectorOf(key, version).join())
+        this.#world.problem(`${collection}: key ${key} version ${version} has payload ${texts[i]}, vector ${vector.join()}`);
+    });
+    return { kind: 'done', value: rows };
+  }
+
+  /** The `limit` rows nearest to the vector of (key, version), best first; scores are checked against the rows. */
+  async search(collection: string, near: Row, limit: number, look: Look): Promise<Outcome<Row[]>> {
+    const target = vectorOf(near.key, near.version);
+    const outcome = await this.call<{ status: Status | undefined; results: SearchData | undefined }>(
+      'search',
+      SearchRequest.fromPartial({
+        collectionName: collection,
+        partitionNames: look.partitions ? [...look.partitions] : [],
+        dsl: look.expr ?? '',
+        dslType: DslType.BoolExprV1,
+        searchInput: { $case: 'placeholderGroup', value: placeholder(target) },
+        outputFields: ['version'],
+        searchParams: Object.entries({ anns_field: 'vector', topk: String(limit), metric_type: 'L2', params: '{}' }).map(
+          ([key, value]) => ({ key, value }),
+        ),
+        nq: 1n,
+        consistencyLevel: ConsistencyLevel.Strong,
+      }),
+      3,
+    );
+    if (outcome.kind !== 'done') return outcome;
+    const { results } = outcome.value;
+    const versions = results?.fields.find(({ raw }) => raw.name === 'version')?.raw.payload;
+    if (results?.ids.kind !== 'long' || results.ids.values.length === 0) return { kind: 'done', value: [] };
+    if (versions?.kind !== 'int') {
+      this.#world.problem(`search of ${collection} answered no versions`);
+      return { kind: 'unknown', reason: 'fields' };
+    }
+    const rows = Array.from(results.ids.values, (id, i) => ({ key: Number(id), version: versions.values[i] }));
+    rows.forEach((row, i) => {
+      const [score, expected] = [results.scores[i], distance(target, row)];
+      if (Math.abs(score - expected) > 1e-4 * Math.max(1, expected))
+        this.#world.problem(`${collection}: key ${row.key} version ${row.version} was found at ${score}, it lies at ${expected}`);
+      if (i > 0 && score < results.scores[i - 1]) this.#world.problem(`${collection}: hits are not in order`);
+    });
+    return { kind: 'done', value: rows };
+  }
+
+  #columns(what: string, fields: readonly { raw: RawFieldData }[]) {
+    const payloads = new Map(fields.map(({ raw }) => [raw.name, raw.payload]));
     const ids = payloads.get('id');
     const versions = payloads.get('version');
     const texts = payloads.get('payload');
     const vectors = payloads.get('vector');
     if (ids?.kind !== 'long' || versions?.kind !== 'int' || texts?.kind !== 'text' || vectors?.kind !== 'floatVector') {
-      if (ids?.kind === 'long' && ids.values.length === 0) return { kind: 'done', value: [] };
-      this.#world.problem(
-        `query of ${collection} answered fields ${[...payloads].map(([name, { kind }]) => `${name}:${kind}`).join(', ')}`,
-      );
-      return { kind: 'unknown', reason: 'fields' };
+      if (ids?.kind === 'long' && ids.values.length === 0)
+        return { ids: ids.values, versions: new Int32Array(0), texts: [], vectors: new Float32Array(0) };
+      this.#world.problem(`${what} answered fields ${[...payloads].map(([name, { kind }]) => `${name}:${kind}`).join(', ')}`);
+      return undefined;
     }
-    const rows = Array.from(ids.values, (id, i) => ({ key: Number(id), version: versions.values[i] }));
-    rows.forEach(({ key, version }, i) => {
-      const text = Buffer.from(texts.data.subarray(texts.offsets[i], texts.offsets[i + 1])).toString();
-      const vector = [...vectors.values.subarray(i * DIM, (i + 1) * DIM)];
-      if (text !== payloadOf(key, version) || vector.join() !== vectorOf(key, version).join())
-        this.#world.problem(`${collection}: key ${key} version ${version} has payload ${text}, vector ${vector.join()}`);
-    });
-    return { kind: 'done', value: rows };
+    const text = (i: number): string => Buffer.from(texts.data.subarray(texts.offsets[i], texts.offsets[i + 1])).toString();
+    return { ids: ids.values, versions: versions.values, texts: Array.from(ids.values, (_, i) => text(i)), vectors: vectors.values };
   }
 }
 
@@ -238,9 +366,21 @@ function statusOf(reply: Reply): Status | undefined {
 }
 
 const payloadOf = (key: number, version: Version): string => `${key}/${version}`;
-const vectorOf = (key: number, version: Version): number[] => [key, version, key + version, 1];
+export const vectorOf = (key: number, version: Version): number[] => [key, version, key + version, 1];
 
-function mutation(collectionName: string, rows: readonly Row[]): unknown {
+/** Squared, as the metric L2 counts it. */
+export function distance(target: readonly number[], { key, version }: Row): number {
+  return vectorOf(key, version).reduce((sum, value, i) => sum + (value - target[i]) ** 2, 0);
+}
+
+function placeholder(vector: readonly number[]): Uint8Array {
+  const values = [new Uint8Array(Float32Array.from(vector).buffer)];
+  return PlaceholderGroup.encode({
+    placeholders: [{ tag: '$0', type: PlaceholderType.FloatVector, values, elementLevel: false }],
+  }).finish();
+}
+
+function mutation(collectionName: string, rows: readonly Row[], partitionName: string): unknown {
   const texts = rows.map(({ key, version }) => Buffer.from(payloadOf(key, version)));
   const offsets = new Int32Array(rows.length + 1);
   texts.forEach((text, i) => {
@@ -250,7 +390,7 @@ function mutation(collectionName: string, rows: readonly Row[]): unknown {
     ...{ name, type, isDynamic: false, payload },
   });
   return {
-    ...{ dbName: '', collectionName, partitionName: '', numRows: rows.length, schemaTimestamp: 0n },
+    ...{ dbName: '', collectionName, partitionName, numRows: rows.length, schemaTimestamp: 0n },
     ...{ partialUpdate: false, fieldOps: 0, namespace: undefined, bytes: rows.length * 64 },
     fields: [
       field('id', ColumnType.Int64, { kind: 'long', values: BigInt64Array.from(rows, ({ key }) => BigInt(key)) }),

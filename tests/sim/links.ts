@@ -9,7 +9,8 @@ import type { ObjectStore } from '@cairn/objects';
 import type { WalStore } from '@cairn/wal';
 
 export interface LinkFaults {
-  /** Longest way there, and back, virtual ms. */
+  /** Shortest and longest way there, and back, virtual ms. */
+  minDelayMs: number;
   maxDelayMs: number;
   /** Chance that a call does not arrive. */
   lost: number;
@@ -19,7 +20,17 @@ export interface LinkFaults {
   late: number;
   /** Longest time after which a call that was given up is done, virtual ms. */
   maxLateMs: number;
+  /** Every so many-th call is refused at once, as by 503; 0: none is. */
+  refuseEvery: number;
+  /** No room is left: what writes is refused. */
+  full: boolean;
+  /** Chance that the connection breaks in the middle of a copy, and stays so for a while. */
+  cutCopies: number;
 }
+
+export const NO_LINK_FAULTS: Readonly<LinkFaults> = {
+  ...{ minDelayMs: 0, maxDelayMs: 4, lost: 0, unanswered: 0, late: 0, maxLateMs: 0, refuseEvery: 0, full: false, cutCopies: 0 },
+};
 
 /** How a process sees one store. */
 export interface LinkOptions {
@@ -30,6 +41,8 @@ export interface LinkOptions {
   readonly faults: LinkFaults;
   /** Whether the process is cut off from the store now. */
   readonly cut: () => boolean;
+  /** Cuts it off for so long, virtual ms. */
+  readonly cutFor: (forMs: number) => void;
   /** Each call, before it is sent; may crash the process. */
   readonly sending: (what: string) => void;
   /** Calls arrive in the order in which they were sent, but for those that are late. */
@@ -42,12 +55,16 @@ const CUT_POLL_MS = 100;
 const LEASE_NEWS_MS = 300;
 /** Keeps two calls that were sent at the same moment apart. */
 const APART_MS = 1e-6;
+const MAX_COPY_CUT_MS = 2_000;
+/** What takes room in a store. */
+const WRITES: ReadonlySet<string> = new Set(['put', 'copy', 'append', 'appendFence', 'ensureChannel', 'txn']);
 
 export class Link {
   readonly runtime: SimulatedRuntime;
   readonly simulation: Simulation;
   readonly options: LinkOptions;
   #lastAt = 0;
+  #calls = 0;
 
   constructor(options: LinkOptions) {
     this.options = options;
@@ -65,9 +82,12 @@ export class Link {
     const unavailable = (): CairnError => new CairnError('StoreUnavailable', `${what}: ${method} was not answered (simulated)`);
     return runtime.seam(
       new Promise<T>((resolve, reject) => {
-        const delay = (): number => simulation.random() * faults.maxDelayMs;
+        const delay = (): number => faults.minDelayMs + simulation.random() * (faults.maxDelayMs - faults.minDelayMs);
         const later = (ms: number, run: () => void): void => void simulation.schedule(ms, run);
         if (this.options.cut()) return later(simulation.random() * CUT_TIMEOUT_MS, () => reject(unavailable()));
+        if (this.#refused(method)) return later(delay(), () => reject(unavailable()));
+        if (method === 'copy' && faults.cutCopies > 0 && simulation.random() < faults.cutCopies)
+          later(delay(), () => this.options.cutFor(simulation.random() * MAX_COPY_CUT_MS));
         const fate = simulation.random();
         if (fate < faults.lost || (crashed && fate < 0.5)) return later(delay(), () => reject(unavailable()));
         const unanswered = fate < faults.lost + faults.unanswered;
@@ -88,6 +108,11 @@ export class Link {
         });
       }),
     );
+  }
+
+  #refused(method: string): boolean {
+    const { refuseEvery, full } = this.options.faults;
+    return (refuseEvery > 0 && ++this.#calls % refuseEvery === 0) || (full && WRITES.has(method.replace(/ .*/, '')));
   }
 
   /** Passes a stream on, some time later; it stands still while the link is cut, and for ever when the process is gone. */

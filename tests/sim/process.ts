@@ -5,6 +5,7 @@ import { CatalogView } from '@cairn/catalog';
 import { IndexPool } from '@cairn/index';
 import type { MemoryMetaStore } from '@cairn/meta';
 import type { MemoryObjectStore } from '@cairn/objects';
+import { AdminDefinition } from '@cairn/proto/cairn/admin';
 import { MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
 import { ProxyService } from '@cairn/proxy';
 import type { Handlers } from '@cairn/rpc';
@@ -12,6 +13,8 @@ import { type InnerRole, makeRole } from '@cairn/standalone';
 import type { MemoryWalStore } from '@cairn/wal';
 import { Link, type LinkFaults, linkedMeta, linkedObjects, linkedWal } from './links.ts';
 import type { SimulatedNetwork } from './network.ts';
+
+export type StoreName = 'meta' | 'wal' | 'objects';
 
 export type SimulatedRole = InnerRole | 'proxy';
 
@@ -22,7 +25,8 @@ export interface ProcessEnvironment {
   readonly meta: MemoryMetaStore;
   readonly objects: MemoryObjectStore;
   readonly wal: MemoryWalStore;
-  readonly faults: LinkFaults;
+  /** Of every link to the store of this name. */
+  readonly faults: Readonly<Record<StoreName, LinkFaults>>;
   readonly config: Config;
   /** A process keeps its node id over restarts, as in a stateful set; else each life has its own. */
   readonly keepNodeIds: boolean;
@@ -41,7 +45,7 @@ export class SimulatedProcess {
   readonly role: SimulatedRole;
   readonly #environment: ProcessEnvironment;
   /** Stores that it cannot reach now. */
-  readonly cutOff = new Set<string>();
+  readonly cutOff = new Set<StoreName>();
   #runtime: SimulatedRuntime | undefined;
   #services: Service[] = [];
   #lives = 0;
@@ -91,6 +95,12 @@ export class SimulatedProcess {
     runtime.crash();
   }
 
+  /** It cannot reach the store for so long, virtual ms. */
+  cut(store: StoreName, forMs: number): void {
+    this.cutOff.add(store);
+    this.#environment.simulation.schedule(forMs, () => this.cutOff.delete(store));
+  }
+
   /** The wall clock of this and every later life jumps. */
   jump(byMs: number): void {
     this.#skewMs += byMs;
@@ -106,10 +116,12 @@ export class SimulatedProcess {
     const { simulation, network, faults, config, keepNodeIds, coordinatorSettings } = this.#environment;
     const nodeId = keepNodeIds ? this.name : `${this.name}-${this.#lives}`;
     const logger = this.#environment.logger(`${this.name}#${this.#lives}`);
-    const link = (what: string, ordered: boolean): Link =>
+    const link = (what: StoreName, ordered: boolean): Link =>
       new Link({
-        ...{ simulation, runtime, what, faults, ordered },
+        ...{ simulation, runtime, what, ordered },
+        faults: faults[what],
         cut: () => this.cutOff.has(what),
+        cutFor: (forMs) => this.cut(what, forMs),
         sending: (call) => this.#environment.sending(runtime, call),
       });
     const meta = linkedMeta(this.#environment.meta, link('meta', false));
@@ -124,6 +136,7 @@ export class SimulatedProcess {
       const proxy = new ProxyService({ ...parts, listen: false });
       await this.#begin(proxy);
       network.serve(this.name, runtime, MilvusServiceDefinition, proxy.handlers() as unknown as Handlers<typeof MilvusServiceDefinition>);
+      network.serve(this.name, runtime, AdminDefinition, proxy.admin());
       return;
     }
     const host = {

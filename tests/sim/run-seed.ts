@@ -49,7 +49,9 @@ export async function runSeed(seed: number, options: { readonly log?: boolean } 
   const story = async (): Promise<void> => {
     world.start();
     await workload.prepare();
-    await Promise.all([workload.run(SUFFERING_MS), new Chaos(world).run(SUFFERING_MS)]);
+    const chaos = new Chaos(world);
+    const sufferingMs = chaos.lastsMs(SUFFERING_MS);
+    await Promise.all([workload.run(sufferingMs), chaos.run(sufferingMs)]);
     world.note('healed');
     world.heal();
     await outside.sleep(5_000);

@@ -4,12 +4,13 @@ import { type SimulatedRuntime, Simulation } from '@cairn/base/simulation';
 import { MemoryMetaStore } from '@cairn/meta';
 import { MemoryObjectStore } from '@cairn/objects';
 import { MemoryWalStore } from '@cairn/wal';
-import type { LinkFaults } from './links.ts';
+import { type LinkFaults, NO_LINK_FAULTS } from './links.ts';
 import { type NetworkFaults, SimulatedNetwork } from './network.ts';
-import { SimulatedProcess, type SimulatedRole } from './process.ts';
+import { SimulatedProcess, type SimulatedRole, type StoreName } from './process.ts';
 
 /** Small segments and short times, so that much happens in few virtual seconds. */
 const SETTINGS = [
+  'gc.intervalMs=2000',
   'node.leaseTtlMs=2000',
   'wal.channels=3',
   'wal.maxRecordBytes=16384',
@@ -19,7 +20,6 @@ const SETTINGS = [
   'flush.timeoutMs=10000',
   'snapshot.timeoutMs=15000',
   'restore.jobTimeoutMs=60000',
-  'gc.graceMs=15000',
   'streaming.loadTimeoutMs=5000',
   'streaming.repeatWindowMs=60000',
   'rpc.callTimeoutMs=5000',
@@ -27,7 +27,9 @@ const SETTINGS = [
   'index.workers=1',
 ];
 const TRIMMING = ['streaming.repeatLogBytes=0', 'streaming.repeatWindowMs=0'];
-const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200 };
+const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200, gcOrphanMs: 30_000 };
+/** The shorter one is hardly longer than a call that comes late. */
+const GC_GRACES_MS = [4_000, 15_000] as const;
 const ROLES: readonly SimulatedRole[] = ['datacoord', 'streaming', 'datanode', 'proxy'];
 const OF_EACH_ROLE = 2;
 /** Wait of a call that brings no deadline, virtual ms. */
@@ -52,7 +54,11 @@ export class World {
   /** Time and random numbers of what stands outside: clients, the chaos, the checker. */
   readonly outside: SimulatedRuntime;
   readonly problems: string[] = [];
-  readonly linkFaults: LinkFaults = { maxDelayMs: 4, lost: 0, unanswered: 0, late: 0, maxLateMs: 0 };
+  readonly linkFaults: Readonly<Record<StoreName, LinkFaults>> = {
+    meta: { ...NO_LINK_FAULTS },
+    wal: { ...NO_LINK_FAULTS },
+    objects: { ...NO_LINK_FAULTS },
+  };
   readonly networkFaults: NetworkFaults = { maxDelayMs: 4, lost: 0, unanswered: 0, silent: 0, doubled: 0 };
   /** Where processes crashed, by the call that they were sending. */
   readonly crashes = new Map<string, number>();
@@ -69,7 +75,11 @@ export class World {
     this.objects = new MemoryObjectStore(this.outside);
     this.trims = simulation.random() < 0.5;
     const mode = simulation.random() < 0.5 ? 'copy' : 'reference';
-    this.config = loadConfig({ env: {}, sets: [...SETTINGS, `restore.mode=${mode}`, ...(this.trims ? TRIMMING : [])] });
+    const graceMs = GC_GRACES_MS[simulation.below(GC_GRACES_MS.length)];
+    this.config = loadConfig({
+      env: {},
+      sets: [...SETTINGS, `restore.mode=${mode}`, `gc.graceMs=${graceMs}`, ...(this.trims ? TRIMMING : [])],
+    });
     this.network = new SimulatedNetwork({
       simulation,
       faults: this.networkFaults,
@@ -107,7 +117,8 @@ export class World {
 
   /** No more faults; every process lives. */
   heal(): void {
-    Object.assign(this.linkFaults, { lost: 0, unanswered: 0, late: 0 });
+    for (const faults of Object.values(this.linkFaults))
+      Object.assign(faults, { ...NO_LINK_FAULTS, maxDelayMs: Math.min(faults.maxDelayMs, 30) });
     Object.assign(this.networkFaults, { lost: 0, unanswered: 0, silent: 0, doubled: 0 });
     this.crashChance = 0;
     this.network.heal();

@@ -6,6 +6,8 @@
 /** Version of a key's row; 0: no row. */
 export type Version = number;
 
+type VersionTest = (version: Version) => boolean;
+
 interface KeyState {
   /** Values that a read now may show. */
   possible: Set<Version>;
@@ -18,6 +20,9 @@ export type Expectation = ReadonlyMap<number, ReadonlySet<Version>>;
 export class Model {
   readonly #keys = new Map<number, KeyState>();
   readonly #watchers = new Set<Map<number, Set<Version>>>();
+  /** Versions that may be dropped by now with what they lie in, and those that certainly are. */
+  readonly #losing: VersionTest[] = [];
+  readonly #lost: VersionTest[] = [];
 
   /** A key that may be written, of `total` keys from `from` on; undefined when all are retired. */
   pick(random: () => number, total: number, from = 0): number | undefined {
@@ -52,7 +57,37 @@ export class Model {
   }
 
   acknowledged(writes: ReadonlyMap<number, Version>): void {
-    for (const [key, version] of writes) this.#state(key).possible = new Set([version]);
+    for (const [key, version] of writes) {
+      const possible = new Set(this.#lost.some((test) => test(version)) ? [0] : [version]);
+      if (this.#losing.some((test) => test(version))) possible.add(0);
+      this.#state(key).possible = possible;
+    }
+  }
+
+  /** The drop of what holds these versions (a partition) is about to be sent; nothing more is written there. */
+  losing(versions: VersionTest): void {
+    this.#losing.push(versions);
+    const loosen = (possible: Set<Version>): void => {
+      if ([...possible].some(versions)) possible.add(0);
+    };
+    for (const { possible } of this.#keys.values()) loosen(possible);
+    for (const watcher of this.#watchers) {
+      for (const key of this.#keys.keys()) loosen(this.#watched(watcher, key));
+    }
+  }
+
+  /** That drop was acknowledged. */
+  lost(versions: VersionTest): void {
+    this.#lost.push(versions);
+    for (const state of this.#keys.values()) {
+      const kept = [...state.possible].filter((version) => !versions(version));
+      if (kept.length < state.possible.size) state.possible = new Set([0, ...kept]);
+    }
+  }
+
+  /** Every key that may have a row, with no row: what a truncation of the whole collection writes. */
+  emptied(): ReadonlyMap<number, Version> {
+    return new Map([...this.#keys].filter(([, { possible }]) => [...possible].some((version) => version !== 0)).map(([key]) => [key, 0]));
   }
 
   /** No answer, or a failure: it may have happened, or may yet. */
@@ -87,6 +122,16 @@ export class Model {
   get retired(): number {
     return [...this.#keys.values()].filter((state) => state.retired).length;
   }
+}
+
+/** What is expected of those rows alone that `passes` lets through: a filter, or chosen partitions. */
+export function narrowed(expected: Expectation, passes: (key: number, version: Version) => boolean): Expectation {
+  return new Map(
+    [...expected].map(([key, versions]) => [
+      key,
+      new Set([...versions].map((version) => (version !== 0 && passes(key, version) ? version : 0))),
+    ]),
+  );
 }
 
 /** Differences between rows as read and what may be there; empty when all is right. */

@@ -4,7 +4,7 @@ import type { MetaStore } from '@cairn/meta';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
 import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ClientTelemetryServiceDefinition, MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
-import { type CallContext, RpcServer, type Transport } from '@cairn/rpc';
+import { type CallContext, type Handlers, RpcServer, type Transport } from '@cairn/rpc';
 import { counter, histogram } from '@cairn/telemetry';
 import { adminHandlers } from './areas/admin.ts';
 import { aliasArea } from './areas/alias.ts';
@@ -97,7 +97,7 @@ export class ProxyService implements Service {
     server.add(ClientTelemetryServiceDefinition, {
       clientHeartbeat: async () => ({ status: OK, serverTimestamp: BigInt(Math.floor(runtime.now())), commands: [] }),
     });
-    server.add(AdminDefinition, adminHandlers(this.#parts));
+    server.add(AdminDefinition, this.admin());
     server.add(UpkeepDefinition, upkeepHandlers(this.#parts));
     this.#port = await server.listen(config.proxy.host, config.proxy.port);
     this.#server = server;
@@ -107,6 +107,11 @@ export class ProxyService implements Service {
     await this.#server?.stop(STOP_GRACE_MS);
     this.#stopping.abort();
     await this.#parts.owners.stop();
+  }
+
+  /** The calls that the Milvus contract has no words for. */
+  admin(): Handlers<AdminDefinition> {
+    return adminHandlers(this.#parts);
   }
 
   /** The Milvus service: every method of it, built ones and those that say they are not. */

@@ -113,6 +113,7 @@ export class NodeLoads implements ViewKeeper {
     }
     const view = new ShardView({ ...this.#options, shard, segments, nodes: () => this.#nodes });
     this.#served.set(shard, { shard, view });
+    view.reconcile();
   }
 
   #reconcile(collectionId: number): void {

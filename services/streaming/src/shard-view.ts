@@ -124,8 +124,10 @@ export class ShardView {
 
   /** Brings what is loaded where in line with segments, partitions, indexes and living nodes. Called at each change of any of them. */
   reconcile(): void {
-    if (this.#over.signal.aborted || !this.#options.segments.isReady) return;
+    if (this.#over.signal.aborted) return;
+    // Known from the catalog at once: a read of a partition that is loaded waits for the segments' first listing, it is not refused.
     this.#takePartitions();
+    if (!this.#options.segments.isReady) return;
     this.#takeSegments();
     this.#listed = true;
     const nodes = this.#options.nodes();
