@@ -4,6 +4,9 @@ import { type Expectation, Model, type Version } from '../support/model.ts';
 /** `maybe`: the answer to its create is not known. `dropping`: that to its drop is not. */
 export type TakenState = 'maybe' | 'there' | 'dropping' | 'gone';
 
+/** A lease, and what passes until its loss is noticed, virtual ms. */
+const LINGER_MS = 8_000;
+
 export const DEFAULT_PARTITION = '_default';
 
 export class TakenSnapshot {
@@ -49,6 +52,8 @@ export class ClientCollection {
   /** Those to which rows go. */
   readonly partitions = new Set([DEFAULT_PARTITION]);
   readonly #partitionOf: Map<Version, string>;
+  /** When the drop of a partition was acknowledged, virtual ms. */
+  readonly droppedMs = new Map<string, number>();
   /** From the moment a drop of it was sent. */
   dropped = false;
   /** A new name whose rename has no answer yet. */
@@ -68,6 +73,12 @@ export class ClientCollection {
     const renames = this.#renames;
     const moving = this.renamingTo !== undefined;
     return { name: this.name, excused: () => this.dropped || moving || this.#renames !== renames };
+  }
+
+  /** Whether rows of this version may still be read: an owner that is cut off from the catalog reads on for as long as its lease lives. */
+  lingers(version: Version, nowMs: number): boolean {
+    const droppedMs = this.droppedMs.get(this.partitionOf(version));
+    return droppedMs !== undefined && nowMs < droppedMs + LINGER_MS;
   }
 
   renaming(to: string): void {

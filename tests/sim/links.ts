@@ -43,8 +43,8 @@ export interface LinkOptions {
   readonly cut: () => boolean;
   /** Cuts it off for so long, virtual ms. */
   readonly cutFor: (forMs: number) => void;
-  /** Each call, before it is sent; may crash the process. */
-  readonly sending: (what: string) => void;
+  /** Each call, before it is sent; may crash the process. False: then it does not arrive. */
+  readonly sending: (what: string) => boolean;
   /** Calls arrive in the order in which they were sent, but for those that are late. */
   readonly ordered: boolean;
 }
@@ -76,9 +76,7 @@ export class Link {
   call<T>(method: string, act: () => Promise<T>): Promise<T> {
     const { simulation, runtime, faults, what } = this.options;
     if (!runtime.alive) return never();
-    const sent = runtime.alive;
-    this.options.sending(`${what}.${method}`);
-    const crashed = sent && !runtime.alive;
+    const lands = this.options.sending(`${what}.${method}`);
     const unavailable = (): CairnError => new CairnError('StoreUnavailable', `${what}: ${method} was not answered (simulated)`);
     return runtime.seam(
       new Promise<T>((resolve, reject) => {
@@ -89,7 +87,7 @@ export class Link {
         if (method === 'copy' && faults.cutCopies > 0 && simulation.random() < faults.cutCopies)
           later(delay(), () => this.options.cutFor(simulation.random() * MAX_COPY_CUT_MS));
         const fate = simulation.random();
-        if (fate < faults.lost || (crashed && fate < 0.5)) return later(delay(), () => reject(unavailable()));
+        if (fate < faults.lost || !lands) return later(delay(), () => reject(unavailable()));
         const unanswered = fate < faults.lost + faults.unanswered;
         const late = !unanswered && fate < faults.lost + faults.unanswered + faults.late;
         let at = simulation.nowMs + delay();

@@ -20,8 +20,8 @@ export interface NetworkOptions {
   readonly faults: NetworkFaults;
   /** Deadline of a call that brings none, virtual ms. */
   readonly timeoutMs: number;
-  /** Each call, before it is sent; may crash the process that sends it. */
-  readonly sending: (from: SimulatedRuntime, what: string) => void;
+  /** Each call, before it is sent; may crash the process that sends it. False: then it does not arrive. */
+  readonly sending: (from: SimulatedRuntime, what: string) => boolean;
 }
 
 type AnyHandler = (request: unknown, context: CallContext) => Promise<unknown> | AsyncIterable<unknown>;
@@ -98,7 +98,7 @@ export class SimulatedNetwork {
   ): Promise<unknown> {
     if (!from.alive) return new Promise(() => undefined);
     const what = `${definition.fullName}/${name} at ${address}`;
-    this.options.sending(from, name);
+    if (!this.options.sending(from, name)) return new Promise(() => undefined);
     return from.seam(
       new Promise((resolve, reject) => this.#send({ from, definition, name, address, request, options, what, resolve, reject })),
     );
@@ -202,7 +202,7 @@ export class SimulatedNetwork {
     const { faults } = this.options;
     const what = `${definition.fullName}/${name} at ${address}`;
     if (!from.alive) await new Promise(() => undefined);
-    this.options.sending(from, name);
+    if (!this.options.sending(from, name)) await new Promise(() => undefined);
     const pause = (): Promise<void> => from.sleep(simulation.random() * faults.maxDelayMs);
     await pause();
     const listener = this.#reachable(from, definition, address);

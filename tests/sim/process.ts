@@ -32,8 +32,10 @@ export interface ProcessEnvironment {
   readonly keepNodeIds: boolean;
   readonly coordinatorSettings: Record<string, number>;
   logger(name: string): Logger;
-  /** Each call of a process, before it is sent. */
-  sending(runtime: SimulatedRuntime, what: string): void;
+  /** Each call of a process, before it is sent; may crash it. False: then the call does not arrive. */
+  sending(runtime: SimulatedRuntime, what: string): boolean;
+  /** A timer of the process fires; may crash it. */
+  timer(runtime: SimulatedRuntime): void;
   problem(text: string): void;
 }
 
@@ -70,6 +72,7 @@ export class SimulatedProcess {
     const { simulation } = this.#environment;
     this.#lives++;
     const runtime = simulation.instance(this.name, this.#skewMs);
+    runtime.onTimer = () => this.#environment.timer(runtime);
     this.#runtime = runtime;
     this.#services = [];
     this.#start(runtime).catch(() => {

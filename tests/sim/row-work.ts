@@ -94,8 +94,10 @@ export class RowWork {
     if (outcome.kind === 'refused' && !address.excused() && partitions.every((name) => collection.partitions.has(name)))
       parts.problem(`${what} was refused: ${outcome.reason}`);
     if (outcome.kind !== 'done') return;
-    if (search) this.#compareHits(what, outcome.value, expected, search);
-    else parts.compare(what, outcome.value, expected);
+    const lasting = (rows: readonly Row[]): Row[] =>
+      rows.filter(({ version }) => !collection.lingers(version, parts.world.simulation.nowMs));
+    if (search) this.#compareHits(what, outcome.value, lasting(outcome.value), expected, search);
+    else parts.compare(what, lasting(outcome.value), expected);
   }
 
   #filter(collection: ClientCollection): Filter {
@@ -118,15 +120,21 @@ export class RowWork {
   }
 
   /** Every hit may be there, and no row that certainly is lies nearer than the last hit and was left out. */
-  #compareHits(what: string, hits: readonly Row[], expected: Expectation, asked: { readonly near: Row; readonly limit: number }): void {
+  #compareHits(
+    what: string,
+    all: readonly Row[],
+    hits: readonly Row[],
+    expected: Expectation,
+    asked: { readonly near: Row; readonly limit: number },
+  ): void {
     const { near, limit } = asked;
     const target = vectorOf(near.key, near.version);
     const found = new Set(hits.map(({ key }) => key));
     if (found.size < hits.length) this.#parts.problem(`${what}: a key came twice`);
     for (const { key, version } of hits)
       if (!expected.get(key)?.has(version)) this.#parts.problem(`${what}: found key ${key} version ${version}, which cannot be there`);
-    const last = hits.at(-1);
-    const reach = last && hits.length >= limit ? distance(target, last) * (1 - 1e-4) : Number.POSITIVE_INFINITY;
+    const last = all.at(-1);
+    const reach = last && all.length >= limit ? distance(target, last) * (1 - 1e-4) : Number.POSITIVE_INFINITY;
     for (const [key, versions] of expected) {
       const [version = 0, ...others] = versions;
       if (found.has(key) || version === 0 || others.length > 0) continue;

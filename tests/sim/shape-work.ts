@@ -22,7 +22,10 @@ export class ShapeWork {
     collection.model.losing(within);
     const outcome = await parts.client.dropPartition(collection.name, doomed);
     parts.count('drop partition', outcome);
-    if (outcome.kind === 'done') collection.model.lost(within);
+    if (outcome.kind === 'done') {
+      collection.model.lost(within);
+      collection.droppedMs.set(doomed, parts.world.simulation.nowMs);
+    }
     if (outcome.kind === 'refused') parts.problem(`drop of partition ${doomed} was refused: ${outcome.reason}`);
   }
 

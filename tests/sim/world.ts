@@ -35,6 +35,16 @@ const OF_EACH_ROLE = 2;
 /** Wait of a call that brings no deadline, virtual ms. */
 const CALL_TIMEOUT_MS = 5_000;
 
+/** Kills one process at one of the points that are counted from `World.recordPoints` on: as it sends a call, or as a timer of it fires. */
+export interface Kill {
+  readonly at: number;
+  /** Whether the call arrives. */
+  readonly lands: boolean;
+}
+
+const RESTART_MS = 300;
+const TIMER = 'timer';
+
 export interface WorldOptions {
   readonly seed: number;
   /** Prints what the services log, with virtual times. */
@@ -65,6 +75,8 @@ export class World {
   /** Chance that a process crashes as it sends a call. */
   crashChance = 0;
   readonly #log: boolean;
+  #points: string[] | undefined;
+  #kill: Kill | undefined;
 
   constructor(options: WorldOptions) {
     const simulation = new Simulation(options.seed);
@@ -93,6 +105,7 @@ export class World {
       coordinatorSettings: COORDINATOR_SETTINGS,
       logger: (name: string) => this.logger(name),
       sending: (runtime: SimulatedRuntime, what: string) => this.#sending(runtime, what),
+      timer: (runtime: SimulatedRuntime) => void this.#point(runtime, TIMER),
       problem: (text: string) => this.problem(text),
     };
     for (const role of ROLES)
@@ -139,13 +152,41 @@ export class World {
     return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('ERROR'), child: () => this.logger(name) };
   }
 
-  #sending(from: SimulatedRuntime, what: string): void {
-    if (this.crashChance === 0 || from === this.outside || this.simulation.random() >= this.crashChance) return;
+  /** From now on every call and every timer of a process is a point, named `role: call`; the process dies at the one that `kill` names. */
+  recordPoints(kill?: Kill): void {
+    this.#points = [];
+    this.#kill = kill;
+  }
+
+  /** The points since then; no more are recorded. */
+  takePoints(): readonly string[] {
+    const points = this.#points ?? [];
+    this.#points = undefined;
+    return points;
+  }
+
+  #point(from: SimulatedRuntime, what: string): boolean {
+    if (!this.#points || from === this.outside || !from.alive) return true;
+    this.#points.push(`${from.name.replace(/-.*/, '')}: ${what}`);
+    if (this.#kill?.at !== this.#points.length - 1) return true;
+    this.#crash(from, what, RESTART_MS);
+    return this.#kill.lands;
+  }
+
+  /** Whether the call arrives, should its process die now. */
+  #sending(from: SimulatedRuntime, what: string): boolean {
+    if (!this.#point(from, what)) return false;
+    if (this.crashChance === 0 || from === this.outside || !from.alive || this.simulation.random() >= this.crashChance) return true;
+    this.#crash(from, what, this.simulation.random() * 3_000);
+    return this.simulation.random() < 0.5;
+  }
+
+  #crash(from: SimulatedRuntime, what: string, downMs: number): void {
     const where = `${from.name.replace(/-.*/, '')}: ${what}`;
     this.crashes.set(where, (this.crashes.get(where) ?? 0) + 1);
     this.note(`${from.name} crashes as it sends ${what}`);
     from.crash();
     const process = this.processes.find(({ runtime }) => runtime === from);
-    this.simulation.schedule(this.simulation.random() * 3_000, () => process?.start());
+    this.simulation.schedule(downMs, () => process?.start());
   }
 }

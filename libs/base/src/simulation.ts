@@ -155,6 +155,8 @@ export class SimulatedRuntime implements Runtime {
   #skewMs: number;
   #alive = true;
   readonly #dead = new AbortController();
+  /** Called as a timer of the process fires, before what waits for it goes on; may crash the process. */
+  onTimer: (() => void) | undefined;
 
   constructor(simulation: Simulation, name: string, skewMs: number) {
     this.#simulation = simulation;
@@ -207,6 +209,7 @@ export class SimulatedRuntime implements Runtime {
 
   after(delayMs: number, callback: () => void): TimerHandle {
     return this.#simulation.schedule(delayMs, () => {
+      if (this.#alive) this.onTimer?.();
       if (this.#alive) callback();
     });
   }
