@@ -1,8 +1,10 @@
+export * from './content-hash.ts';
 export * from './deletes.ts';
 export * from './delta-log.ts';
 export * from './growing-segment.ts';
 export * from './object-bytes.ts';
 export * from './readable-segment.ts';
+export * from './row-hash.ts';
 export * from './sealed-segment.ts';
 export * from './segment-writer.ts';
 export { snapshotManifestPrefix, snapshotMetadataKey } from './snapshot-metadata.ts';
