@@ -4,11 +4,13 @@ import type { Leadership, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import type { Transport } from '@cairn/rpc';
+import type { ExaminerPool } from '@cairn/segment';
 import type { WalStore } from '@cairn/wal';
 import { DEFAULT_DATABASE } from './catalog-state.ts';
 import { ChangePreparer, type Ids } from './change-preparer.ts';
 import { ChannelAssigner } from './channel-assigner.ts';
 import { ConsistencyChecker } from './check/consistency-checker.ts';
+import { SnapshotVerifier } from './check/snapshot-verifier.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DropFollower } from './drop-follower.ts';
@@ -43,6 +45,11 @@ export interface DataCoordResources {
   readonly address: string;
 }
 
+export interface TermResources extends DataCoordResources {
+  /** Threads that hash rows; the service's. */
+  readonly examiners: ExaminerPool;
+}
+
 /** Id of the database that every cluster has. */
 const DEFAULT_DATABASE_ID = 1;
 /** Ids reserved at once; proxies take them in batches for auto ids. */
@@ -66,18 +73,19 @@ export class LeaderTerm implements Term {
   readonly planner: GarbagePlanner;
   readonly garbage: GarbageCollector;
   readonly checker: ConsistencyChecker;
+  readonly verifier: SnapshotVerifier;
   #control: ControlChannel | undefined;
   #snapshots: SnapshotManager | undefined;
   #restores: RestoreManager | undefined;
   #indexes: IndexBuilder | undefined;
   #epoch = 0;
   #serving = false;
-  readonly #resources: DataCoordResources;
+  readonly #resources: TermResources;
   readonly #leadership: Leadership;
   readonly #abort = new AbortController();
   readonly #end: (reason: string) => void;
 
-  constructor(resources: DataCoordResources, leadership: Leadership) {
+  constructor(resources: TermResources, leadership: Leadership) {
     const over = Promise.withResolvers<string>();
     this.over = over.promise;
     this.#end = over.resolve;
@@ -107,7 +115,17 @@ export class LeaderTerm implements Term {
     prefixes.permit(() => identity.require());
     this.garbage = new GarbageCollector({ store, runtime, logger, settings, identity, planner, references, prefixes, stop });
     const { snapshotReferences } = this;
-    this.checker = new ConsistencyChecker({ store, objects, runtime, settings, identity, planner, snapshotReferences });
+    this.verifier = new SnapshotVerifier({ objects, runtime, pool: resources.examiners });
+    this.checker = new ConsistencyChecker({
+      store,
+      objects,
+      runtime,
+      settings,
+      identity,
+      planner,
+      snapshotReferences,
+      pool: resources.examiners,
+    });
   }
 
   /** A part of the term, once it serves. */

@@ -15,7 +15,7 @@ import {
   SnapshotState,
 } from '@cairn/proto/cairn/meta';
 import type { CheckResponse, Finding } from '@cairn/proto/cairn/upkeep';
-import { readSnapshot } from '@cairn/segment';
+import { type ExaminerPool, readSnapshot } from '@cairn/segment';
 import { CatalogState, type RecordTable } from '../catalog-state.ts';
 import type { BucketIdentity } from '../gc/bucket-identity.ts';
 import type { GarbagePlanner } from '../gc/garbage-plan.ts';
@@ -41,6 +41,7 @@ export interface ConsistencyCheckerOptions {
   readonly identity: BucketIdentity;
   readonly planner: GarbagePlanner;
   readonly snapshotReferences: SnapshotReferences;
+  readonly pool: ExaminerPool;
 }
 
 type Kind = 'object' | 'reference' | 'prefix' | 'pin' | 'job' | 'snapshot' | 'group' | 'memory' | 'bucket';
@@ -87,8 +88,8 @@ export class ConsistencyChecker {
     const live = await this.#live(findings, groups);
     const snapshots = await this.#snapshots(findings);
     await this.#prefixes(findings);
-    const { objects, runtime } = this.#options;
-    const checked = await checkObjects(objects, runtime, [...live.objects, ...snapshots.objects], deep);
+    const { objects, pool } = this.#options;
+    const checked = await checkObjects(objects, [...live.objects, ...snapshots.objects], deep ? pool : undefined);
     for (const { key, by, detail } of checked.damage) findings.add('object', key, `${detail} (${by})`);
     return {
       findings: findings.list,
