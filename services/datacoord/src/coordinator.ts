@@ -195,6 +195,8 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     restoreJobTimeoutMs: config.restore.jobTimeoutMs,
     restoreJobRetentionMs: config.restore.jobRetentionMs,
     restoreMode: config.restore.mode,
+    scrubIntervalMs: config.scrub.intervalMs,
+    scrubBytesPerSecond: config.scrub.bytesPerSecond,
     gcGraceMs: config.gc.graceMs,
     gcIntervalMs: config.gc.intervalMs,
     gcOrphanMs: Math.max(defaultSettings.gcOrphanMs, config.gc.graceMs),

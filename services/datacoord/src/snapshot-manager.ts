@@ -282,7 +282,14 @@ export class SnapshotManager {
       const expired = [...store.state.pins.values()]
         .filter((pin) => pin.snapshotId === record.id)
         .map((pin) => keys.pin(record.id, pin.id));
-      await store.mustCommit({ deletes: [keys.snapshot(record.collectionId, record.id), keys.prefix(prefix), ...expired.slice(0, 90)] });
+      await store.mustCommit({
+        deletes: [
+          keys.snapshot(record.collectionId, record.id),
+          keys.snapshotHealth(record.id),
+          keys.prefix(prefix),
+          ...expired.slice(0, 90),
+        ],
+      });
     };
     retry(runtime, PATIENT, work, stop)
       .catch((error: unknown) => {
@@ -359,6 +366,7 @@ export class SnapshotManager {
     const { store, objects, pins } = this.#options;
     const definition = SnapshotDefinition.decode(record.definition);
     const current = store.state.collections.get(record.collectionId) ?? definition.collection;
+    const health = store.state.health.get(record.id);
     return {
       id: record.id,
       name: record.name,
@@ -375,10 +383,10 @@ export class SnapshotManager {
       pins: pins.of(record.id).length,
       createdMs: record.createdMs,
       contentHash: record.contentHash,
-      visibleRows: record.visibleRows,
-      visibleHash: record.visibleHash,
-      verifiedMs: record.verifiedMs,
-      damage: record.damage,
+      visibleRows: record.visibleHash === '' ? (health?.visibleRows ?? 0) : record.visibleRows,
+      visibleHash: record.visibleHash === '' ? (health?.visibleHash ?? '') : record.visibleHash,
+      verifiedMs: health?.verifiedMs ?? 0,
+      damage: health?.damage ?? '',
     };
   }
 }

@@ -29,6 +29,7 @@ import { PrefixSweeper } from './prefix-sweeper.ts';
 import { RestoreManager } from './restore-manager.ts';
 import type { DataCoordSettings } from './settings.ts';
 import { SnapshotManager } from './snapshot-manager.ts';
+import { SnapshotScrubber } from './snapshot-scrubber.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TimestampOracle } from './timestamp-oracle.ts';
 
@@ -211,6 +212,8 @@ export class LeaderTerm implements Term {
     this.#restores.resume();
     drops.poke();
     new Periodic('garbage collection', settings.gcIntervalMs, () => this.garbage.round(), runtime, logger, stop).poke();
+    const scrubber = new SnapshotScrubber({ ...parts, pins: this.pins, verifier: this.verifier });
+    new Periodic('scrub', settings.scrubPeriodMs, () => scrubber.round(), runtime, logger, stop).poke();
     new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
     this.#serving = true;
     logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch }, 'leading coordinator');

@@ -68,8 +68,6 @@ export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { t
     contentHash: '',
     visibleRows: 0,
     visibleHash: '',
-    verifiedMs: 0,
-    damage: '',
   };
   const prefix = paths.snapshotManifests(collection.id, change.id);
   const manifests: PrefixRecord = { prefix, dead: false, createdMs: nowMs, deadMs: 0, purpose: `snapshot ${change.id}` };

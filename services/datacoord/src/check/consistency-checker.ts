@@ -131,6 +131,7 @@ export class ConsistencyChecker {
     compare('database', store.state.databases, fresh.databases);
     compare('load', store.state.loads, fresh.loads);
     compare('snapshot', store.state.snapshots, fresh.snapshots);
+    compare('health of snapshot', store.state.health, fresh.health);
     compare('pin', store.state.pins, fresh.pins);
     compare('restore intent', store.state.intents, fresh.intents);
     compare('restore job', store.state.jobs, fresh.jobs);
@@ -139,6 +140,8 @@ export class ConsistencyChecker {
   #pins(findings: Findings): void {
     const { store, runtime } = this.#options;
     const { state } = store;
+    for (const { snapshotId } of state.health.values())
+      if (!state.snapshots.get(snapshotId)) findings.add('snapshot', `${snapshotId}`, 'a record of its health is there, it is not');
     for (const pin of state.pins.values()) {
       if (!state.snapshots.get(pin.snapshotId)) findings.add('pin', `${pin.id}`, `its snapshot ${pin.snapshotId} is not there`);
       if (pin.expiresMs !== 0 && pin.expiresMs + LATE_MS < runtime.now())

@@ -11,9 +11,12 @@ import {
   examineObject,
   examineSegment,
   formatHash,
+  isSeenAsStored,
   parseHash,
+  type RowSum,
   readSnapshot,
   type SnapshotBundle,
+  schemaTraits,
   tablesOf,
 } from '@cairn/segment';
 import { whyNotThere } from './object-check.ts';
@@ -102,6 +105,23 @@ export class SnapshotVerifier {
     const done = progress.at >= units.length;
     if (done) findings.push(...lastLook(bundle, progress, options.deep));
     return report(bundle, { progress, findings, units, done, deep: options.deep });
+  }
+
+  /**
+   * Count and content hash of the rows that readers of the snapshot see. Only segments are read of which some rows are deleted, masked, or have a
+   * late default. ObjectDamaged and ObjectNotFound name the object;
+   */
+  async visible(record: SnapshotRecord, throttle?: (bytes: number) => Promise<void>): Promise<RowSum> {
+    const bundle = await readSnapshot(this.#objects, record.metadataKey, { withSegments: true });
+    const parts = this.#parts(bundle, { deep: true, ...(throttle ? { throttle } : {}) });
+    const traits = schemaTraits(bundle.definition);
+    const byShard = Map.groupBy(bundle.deltaLogs, (log) => log.shard);
+    const sums = await mapLimit(bundle.segments, this.#pool.size * READERS_PER_THREAD, async (segment): Promise<RowSum> => {
+      if (isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits))
+        return { rows: segment.rows, hash: parseHash(segment.contentHash) };
+      return (await examineSegment(parts, segment)).visible;
+    });
+    return { rows: sums.reduce((total, one) => total + one.rows, 0), hash: addHashes(sums.map((one) => one.hash)) };
   }
 
   #parts(bundle: SnapshotBundle, { throttle }: VerifyOptions): ExaminationParts {
