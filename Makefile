@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 NODE := ./node_modules/.bin/node
 CAIRN := $(NODE) tools/cli/src/main.ts
+# What Node compiled, kept with the packages: the first start after an install is as fast as later ones.
+WARM := node_modules/.cache/cairn/.warm
 TOOLS_CACHE ?= $(or $(CAIRN_TOOLS_CACHE),$(HOME)/.cache/cairn-tools)
 
 .DEFAULT_GOAL := help
@@ -10,8 +12,9 @@ TOOLS_CACHE ?= $(or $(CAIRN_TOOLS_CACHE),$(HOME)/.cache/cairn-tools)
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-install: node_modules/.installed ## npm packages (Node 24 among them) and generated protocol code
+install: node_modules/.installed ## npm packages (Node 24 among them) and generated protocol code; fills the compile cache
 	@proto/generate.sh
+	@[ -f $(WARM) ] || $(NODE) tools/install/warm-compile-cache.ts
 
 # `npm ci` refuses where the registry lacks the packages of platforms that are not ours; `npm install` takes the same locked versions.
 node_modules/.installed: package-lock.json package.json

@@ -4,41 +4,27 @@
  *   node tests/bench/serve.bench.ts [standalone|cluster] [seconds a run]
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SearchResults } from '@cairn/proto/milvus/milvus';
 import { Client, credentials } from '@grpc/grpc-js';
-import { tableFromIPC } from 'apache-arrow';
 import { startCluster, startStandalone } from '../support/cairn.ts';
 import { freePorts } from '../support/servers.ts';
-import { seeded } from '../support/workload.ts';
 import { runLoad } from './support/load.ts';
-import { clusteredVectors, createCollection, insertRequest, PATH, searchRequest, settleAndLoad } from './support/requests.ts';
+import { PACKAGES_DIM, packagesData } from './support/packages.ts';
+import { createCollection, insertRequest, PATH, searchRequest, settleAndLoad } from './support/requests.ts';
 import { printTable, quantile, round } from './support/table.ts';
 
 const mode = process.argv[2] ?? 'standalone';
 const seconds = Number(process.argv[3] ?? 4);
-const DIM = 384;
+const DIM = PACKAGES_DIM;
 const TOP_K = 10;
 const EF = 64;
 const RUNS = 3;
 
-const directory = join(import.meta.dirname, '../../../shared/data/packages');
-const columnOf = (file: string): Float32Array => {
-  const table = tableFromIPC(readFileSync(join(directory, file)));
-  const all = new Float32Array(table.numRows * DIM);
-  let at = 0;
-  for (const row of table.getChild('embedding') ?? []) {
-    all.set(row.toArray() as Float32Array, at);
-    at += DIM;
-  }
-  return all;
-};
-const real = existsSync(join(directory, 'packages.arrow'));
-const vectors = real ? columnOf('packages.arrow') : clusteredVectors(20_000, DIM, seeded(1));
-const queries = real ? columnOf('queries.arrow') : clusteredVectors(500, DIM, seeded(1)).subarray(0, 500 * DIM);
+const { vectors, queries, source } = packagesData();
 const rows = vectors.length / DIM;
 const queryCount = queries.length / DIM;
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
@@ -192,7 +178,7 @@ try {
       'recall@10': round(recall, 4),
     });
   }
-  printTable(`search, ${mode}, ${rows} × ${DIM}${real ? ' (packages)' : ' (generated)'}, HNSW M 16, ef ${EF}`, table);
+  printTable(`search, ${mode}, ${rows} × ${DIM} (${source}), HNSW M 16, ef ${EF}`, table);
 } finally {
   canned?.kill();
   await server.stop();

@@ -5,7 +5,6 @@ import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, Se
 import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
 import type { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
-import { ExaminerPool } from '@cairn/segment';
 import { LeadershipCampaign } from './leadership.ts';
 import { type DataCoordSettings, defaultSettings } from './settings.ts';
 import { publishedGroups } from './snapshot-capture.ts';
@@ -14,8 +13,6 @@ import { upkeepHandlers } from './upkeep.ts';
 
 /** Ids that one call may take. */
 const MAX_IDS_PER_CALL = 10_000_000;
-/** Threads that read and hash rows, started when there is something to verify. */
-const EXAMINERS = 2;
 const REGISTER_AGAIN_MS = 500;
 
 /**
@@ -29,14 +26,12 @@ export class DataCoordService implements Service {
   readonly #resources: DataCoordResources;
   readonly #campaign: LeadershipCampaign;
   readonly #stop = new AbortController();
-  readonly #examiners: ExaminerPool;
   #term: LeaderTerm | undefined;
   #registration: NodeRegistration | undefined;
   #registering: Promise<void> | undefined;
 
   constructor(resources: DataCoordResources) {
     this.#resources = resources;
-    this.#examiners = new ExaminerPool(resources.runtime, EXAMINERS);
     const { meta, runtime, logger, nodeId, address, settings } = resources;
     this.#campaign = new LeadershipCampaign({
       meta,
@@ -46,12 +41,12 @@ export class DataCoordService implements Service {
       address,
       leaseTtlMs: settings.leaseTtlMs,
       begin: (leadership) => {
-        this.#term = new LeaderTerm({ ...resources, examiners: this.#examiners }, leadership);
+        this.#term = new LeaderTerm(resources, leadership);
         return this.#term;
       },
     });
     this.handlers = this.#makeHandlers();
-    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects);
+    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects, runtime);
   }
 
   /** Returns at once; the campaign and the registration wait for the store by themselves. */
@@ -64,7 +59,6 @@ export class DataCoordService implements Service {
     this.#stop.abort();
     await this.#registration?.stop();
     await Promise.all([this.#campaign.stop(), this.#registering]);
-    await this.#examiners.stop();
   }
 
   /** Under `node/datacoord/`, leader and standbys alike. A coordinator owns nothing by its node key, so a lost one is simply made again. */
@@ -195,8 +189,6 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     restoreJobTimeoutMs: config.restore.jobTimeoutMs,
     restoreJobRetentionMs: config.restore.jobRetentionMs,
     restoreMode: config.restore.mode,
-    scrubIntervalMs: config.scrub.intervalMs,
-    scrubBytesPerSecond: config.scrub.bytesPerSecond,
     gcGraceMs: config.gc.graceMs,
     gcIntervalMs: config.gc.intervalMs,
     gcOrphanMs: Math.max(defaultSettings.gcOrphanMs, config.gc.graceMs),

@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, hasCode } from '@cairn/base';
 import { type Expr, parseFilter, serializeExpr } from '@cairn/expr';
 import type { IndexRecord, Shard } from '@cairn/proto/cairn/meta';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
@@ -11,7 +11,7 @@ import { type OrderTerm, readOrderBy } from './order-by.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
-import { shardsFor } from './read-scope.ts';
+import { requireLoadedFor, shardsFor } from './read-scope.ts';
 import { rangeOfPage } from './search-iterator.ts';
 import { readSearchParams, type SearchParams } from './search-params.ts';
 import { templateValues } from './templates.ts';
@@ -42,7 +42,7 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
   const { schema } = entry;
   const params = readSearchParams(input.searchParams, limits);
   const field = searchedField(entry, params.annsField);
-  const metric = metricOf(entry, field, parts.catalog.indexesOf(entry.record.id), params.metric);
+  const metric = await metricFor(parts, entry, field, params.metric);
   const expr: Expr = parseFilter(input.filter, schema, templateValues(input.templates));
   const output = resolveOutputFields(schema, input.outputFields);
   const groupBy = params.groupByField === '' ? undefined : fieldNamed(schema, params.groupByField);
@@ -100,6 +100,17 @@ function searchedField({ schema, record }: CollectionEntry, name: string): Field
       `multiple anns_fields exist in collection ${record.name}, please specify a anns_field in search_params`,
     );
   return only;
+}
+
+/** A collection that is not loaded says so (code 101) before it says that an index is missing, as Milvus does; a view that lags is synced once. */
+async function metricFor(parts: ProxyParts, entry: CollectionEntry, field: Field, asked: string): Promise<string> {
+  const { catalog } = parts;
+  try {
+    return await catalog.retrySynced(() => metricOf(entry, field, catalog.indexesOf(entry.record.id), asked));
+  } catch (error) {
+    if (hasCode(error, 'IndexNotFound')) await requireLoadedFor(parts, entry, []);
+    throw error;
+  }
 }
 
 /** The metric that the field's index was built for; another one in the request is refused, as graph and scores would not fit. */

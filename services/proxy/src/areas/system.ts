@@ -1,6 +1,7 @@
 import { CairnError, isRetriable } from '@cairn/base';
 import type { Area } from '../milvus-methods.ts';
 import type { ProxyParts } from '../parts.ts';
+import { DEFAULT_DATABASE } from '../request-context.ts';
 import { OK } from '../status.ts';
 import { wireTimestamp } from './wire-forms.ts';
 
@@ -17,7 +18,10 @@ export function systemArea(parts: ProxyParts): Area<SystemMethods> {
   // Sessions are told apart in logs only; the number need not outlive this process.
   let lastIdentifier = BigInt(Math.floor(runtime.now())) << 16n;
   return {
-    connect: async (request) => {
+    connect: async (request, context) => {
+      // SDKs learn here that the database they were given is not there. The default one always is, and costs no look.
+      const database = context.database('');
+      if (database !== DEFAULT_DATABASE) await catalog.retrySynced(() => catalog.database(database));
       lastIdentifier++;
       const { sdkType, sdkVersion, user, host } = request.clientInfo ?? { sdkType: '', sdkVersion: '', user: '', host: '' };
       logger.debug({ sdkType, sdkVersion, user, host, identifier: lastIdentifier.toString() }, 'client connected');
