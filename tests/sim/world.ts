@@ -27,7 +27,7 @@ const SETTINGS = [
   'index.workers=1',
 ];
 const TRIMMING = ['streaming.repeatLogBytes=0', 'streaming.repeatWindowMs=0'];
-const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200, gcOrphanMs: 30_000 };
+const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200, balanceSettleMs: 500, gcOrphanMs: 30_000 };
 /** The shorter one is hardly longer than a call that comes late. */
 const GC_GRACES_MS = [4_000, 15_000] as const;
 const ROLES: readonly SimulatedRole[] = ['datacoord', 'streaming', 'datanode', 'proxy'];

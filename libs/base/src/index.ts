@@ -7,6 +7,7 @@ export { settings } from './config-settings.ts';
 export * from './errors.ts';
 export * from './lifecycle.ts';
 export * from './logger.ts';
+export * from './protocol.ts';
 export * from './retry.ts';
 export * from './runtime.ts';
 export * from './system-runtime.ts';

@@ -1,5 +1,16 @@
-import { asCairnError, CairnError, type Logger, type Runtime, retry, type Service } from '@cairn/base';
-import type { Lease, MetaStore } from '@cairn/meta';
+import {
+  asCairnError,
+  CairnError,
+  type Logger,
+  PROTOCOL,
+  type ProtocolRange,
+  protocolOf,
+  type Runtime,
+  requireProtocol,
+  retry,
+  type Service,
+} from '@cairn/base';
+import { type Lease, type MetaStore, scan } from '@cairn/meta';
 import { NodeRecord } from '@cairn/proto/cairn/meta';
 import { keys } from './keys.ts';
 import { putRecord } from './records.ts';
@@ -10,12 +21,29 @@ export interface NodeRegistrationOptions {
   readonly logger: Logger;
   readonly ttlMs: number;
   /** What others see; `startedMs` and `version` are filled in when left out. */
-  readonly record: Pick<NodeRecord, 'id' | 'role' | 'address' | 'slots'> & Partial<Pick<NodeRecord, 'startedMs' | 'version'>>;
+  readonly record: Pick<NodeRecord, 'id' | 'role' | 'address' | 'slots'> & Partial<NodeRecord>;
+  /** Versions that this node speaks; default: this program's. */
+  readonly protocol?: ProtocolRange;
 }
 
 /** How long the key of an earlier process under the same id is waited for, in lives of a lease. */
 const WAIT_LEASES = 3;
 const POLL_MS = 100;
+
+/** NodeNotMatch when a living node, of whatever role, speaks no version of the inner protocol that is spoken here. */
+export async function requireCompatibleNodes(meta: MetaStore, protocol: ProtocolRange): Promise<void> {
+  for await (const page of scan(meta, keys.nodes)) {
+    for (const { key, value } of page) {
+      let record: NodeRecord;
+      try {
+        record = NodeRecord.decode(value);
+      } catch (error) {
+        throw new CairnError('NodeNotMatch', `the record of node ${key} cannot be read`, { cause: error });
+      }
+      requireProtocol(protocol, protocolOf(record), `node ${key.slice(keys.nodes.length)}`);
+    }
+  }
+}
 
 /**
  * Says under `node/<role>/<id>` that this process lives, as long as its lease does. A lost registration is not made again: others may have
@@ -26,6 +54,8 @@ export class NodeRegistration implements Service {
   readonly #options: NodeRegistrationOptions;
   readonly #lost = new AbortController();
   #lease: Lease | undefined;
+  #record: NodeRecord | undefined;
+  #createRevision = 0;
   #stopped = false;
 
   constructor(options: NodeRegistrationOptions) {
@@ -73,14 +103,28 @@ export class NodeRegistration implements Service {
       .catch((error) => this.#options.logger.warn({ error: asCairnError(error), key: this.key }, 'node key could not be deleted'));
   }
 
+  /** Says that this node will end: it gets nothing new, and what it has moves to others. One try; a lost registration changes nothing. */
+  async drain(): Promise<void> {
+    if (!this.#lease || !this.#record || this.#lost.signal.aborted) return;
+    const record: NodeRecord = { ...this.#record, draining: true };
+    await this.#options.meta.txn({
+      if: [{ kind: 'createRevision', key: this.key, equals: this.#createRevision }],
+      then: [putRecord(this.key, NodeRecord, record, this.#lease.id)],
+    });
+  }
+
   async #register(): Promise<boolean> {
     const { meta, runtime, ttlMs, logger, record } = this.#options;
+    const { protocol = PROTOCOL } = this.#options;
+    await requireCompatibleNodes(meta, protocol);
     const lease = await meta.grantLease(ttlMs);
-    const value: NodeRecord = { startedMs: runtime.now(), version: '', ...record };
+    const value = NodeRecord.fromPartial({ startedMs: runtime.now(), protocolMin: protocol.min, protocolMax: protocol.max, ...record });
     try {
       const result = await meta.txn({ if: [{ kind: 'missing', key: this.key }], then: [putRecord(this.key, NodeRecord, value, lease.id)] });
       if (result.succeeded && !this.#stopped) {
         this.#lease = lease;
+        this.#record = value;
+        this.#createRevision = result.revision;
         const onLost = () => {
           if (this.#stopped) return;
           logger.error({ key: this.key }, 'node lost its lease and steps down');

@@ -36,7 +36,7 @@ describe('IdAllocator', () => {
     const meta = new MemoryMetaStore(runtime);
     const only: Compare[] = [{ kind: 'exists', key: 'leader' }];
     await expect(new IdAllocator(meta, { only: () => only }).allocate()).rejects.toMatchObject({ codeName: 'Unavailable' });
-    await meta.txn({ then: [{ kind: 'put', key: 'leader', value: new Uint8Array(1) }] });
+    await meta.txn({ then: [{ kind: 'put', key: 'leader', value: new Uint8Array() }] });
     expect(await new IdAllocator(meta, { only: () => only }).allocate()).toBe(FIRST_ID);
   });
 });
@@ -85,6 +85,27 @@ describe('NodeRegistration', () => {
     await starting;
     expect((await meta.get(keys.node('datanode', 'a')))?.createRevision).toBeGreaterThan(revision);
     await node.stop();
+  });
+
+  test('a node that shares no protocol version with a living one does not join, and says so; one that shares a version does', async () => {
+    const meta = new MemoryMetaStore(runtime);
+    const join = (id: string, min: number, max: number) =>
+      new NodeRegistration({
+        ...{ meta, runtime, logger: silentLogger, ttlMs: 300, protocol: { min, max } },
+        record: { id, role: 'streaming', address: '127.0.0.1:5', slots: 0 },
+      });
+    const first = join('first', 1, 2);
+    await first.start();
+    const far = join('far', 3, 3);
+    await expect(far.start()).rejects.toMatchObject({
+      codeName: 'NodeNotMatch',
+      message: expect.stringMatching(/streaming\/first speaks the inner protocol 1-2, this program 3-3: the other is too old/),
+    });
+    const near = join('near', 2, 3);
+    await near.start();
+    await first.stop();
+    await far.start();
+    for (const node of [near, far]) await node.stop();
   });
 
   test('a lost answer at registration does not stand in its own way', async () => {

@@ -84,6 +84,9 @@ export type Handlers<D extends ServiceDefinition, C = Record<never, never>> = {
 };
 
 /** Path of a method on the wire. */
+/** Services between our own processes, whose calls carry protocol versions. */
+export const isInner = (definition: ServiceDefinition): boolean => definition.fullName.startsWith('cairn.internal.');
+
 export function methodPath(definition: ServiceDefinition, method: MethodDefinition): string {
   return `/${definition.fullName}/${method.name}`;
 }

@@ -1,7 +1,7 @@
-import { CairnError, type Runtime } from '@cairn/base';
+import { CairnError, PROTOCOL, PROTOCOL_HEADER, type ProtocolRange, protocolText, type Runtime } from '@cairn/base';
 import { type ClientOptions, credentials, Client as GrpcClient, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { context, propagation } from '@opentelemetry/api';
-import { type CallOptions, type Client, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
+import { type CallOptions, type Client, isInner, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { fromServiceError } from './error-trailer.ts';
 import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
 import { type AnyMethod, buildClient, plainBytes } from './untyped.ts';
@@ -13,6 +13,8 @@ export interface GrpcTransportOptions {
   readonly maxReceiveBytes?: number;
   /** Pings that notice a dead peer, ms. */
   readonly keepAliveMs?: number;
+  /** Versions told to other services (tests of upgrades); default: this program's. */
+  readonly protocol?: ProtocolRange;
 }
 
 const encode =
@@ -27,12 +29,14 @@ export class GrpcTransport implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
   readonly #channelOptions: ClientOptions;
+  readonly #protocol: string;
   readonly #channels = new Map<string, GrpcClient>();
   readonly #clients = new Map<string, unknown>();
 
   constructor(runtime: Runtime, options: GrpcTransportOptions = {}) {
     this.#runtime = runtime;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#protocol = protocolText(options.protocol ?? PROTOCOL);
     this.#channelOptions = {
       'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
       'grpc.max_send_message_length': -1,
@@ -69,8 +73,9 @@ export class GrpcTransport implements Transport {
     return channel;
   }
 
-  #metadata(options: CallOptions): Metadata {
+  #metadata(options: CallOptions, inner: boolean): Metadata {
     const metadata = new Metadata();
+    if (inner) metadata.set(PROTOCOL_HEADER, this.#protocol);
     for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
     propagation.inject(context.active(), metadata, { set: (carrier, key, value) => carrier.set(key, value) });
     return metadata;
@@ -85,6 +90,7 @@ export class GrpcTransport implements Transport {
     const path = methodPath(definition, method);
     const what = `${path} at ${address}`;
     const serialize = encode(method);
+    const inner = isInner(definition);
     const deserialize = (bytes: Buffer): unknown => method.responseType.decode(plainBytes(bytes));
     const unary = (request: unknown, options: CallOptions = {}): Promise<unknown> =>
       new Promise((resolve, reject) => {
@@ -101,7 +107,7 @@ export class GrpcTransport implements Transport {
           serialize,
           deserialize,
           request,
-          this.#metadata(options),
+          this.#metadata(options, inner),
           this.#deadline(options),
           settle,
         );
@@ -115,7 +121,7 @@ export class GrpcTransport implements Transport {
         serialize,
         deserialize,
         request,
-        this.#metadata(options),
+        this.#metadata(options, inner),
         this.#deadline(options),
       );
       const cancel = (): void => call.cancel();

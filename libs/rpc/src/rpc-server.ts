@@ -1,4 +1,14 @@
-import { CairnError, type Logger, type Runtime } from '@cairn/base';
+import {
+  CairnError,
+  type Logger,
+  PROTOCOL,
+  PROTOCOL_HEADER,
+  type ProtocolRange,
+  protocolOf,
+  protocolText,
+  type Runtime,
+  requireProtocol,
+} from '@cairn/base';
 import {
   type ServiceDefinition as GrpcServiceDefinition,
   type handleServerStreamingCall,
@@ -9,7 +19,15 @@ import {
   type ServerOptions,
 } from '@grpc/grpc-js';
 import { type Context, context, propagation, ROOT_CONTEXT } from '@opentelemetry/api';
-import { type CallContext, type Codecs, type Handlers, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
+import {
+  type CallContext,
+  type Codecs,
+  type Handlers,
+  isInner,
+  type MethodDefinition,
+  methodPath,
+  type ServiceDefinition,
+} from './definition.ts';
 import { toServiceError } from './error-trailer.ts';
 import { inServerSpan } from './server-span.ts';
 import { type AnyHandler, handlerOf, plainBytes } from './untyped.ts';
@@ -17,6 +35,8 @@ import { type AnyHandler, handlerOf, plainBytes } from './untyped.ts';
 export interface RpcServerOptions {
   /** Largest request taken, bytes; a larger one is refused with RESOURCE_EXHAUSTED. -1: no limit. */
   readonly maxReceiveBytes?: number;
+  /** Versions spoken with other services (tests of upgrades); default: this program's. */
+  readonly protocol?: ProtocolRange;
   /** A reply when bytes of a request do not decode, instead of an error (the public service answers Status). */
   readonly onMalformed?: (method: MethodDefinition, error: CairnError) => unknown;
 }
@@ -43,12 +63,14 @@ export class RpcServer {
   readonly #logger: Logger;
   readonly #options: RpcServerOptions;
   readonly #server: Server;
+  readonly #protocol: ProtocolRange;
   #stopped = false;
 
   constructor(runtime: Runtime, logger: Logger, options: RpcServerOptions = {}) {
     this.#runtime = runtime;
     this.#logger = logger;
     this.#options = options;
+    this.#protocol = options.protocol ?? PROTOCOL;
     const serverOptions: ServerOptions = {
       'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
       'grpc.max_send_message_length': -1,
@@ -207,7 +229,18 @@ export class RpcServer {
       get: (carrier, key) => carrier.get(key)[0]?.toString(),
       keys: (carrier) => Object.keys(carrier.getMap()),
     });
-    return context.with(parent, () => inServerSpan(definition, method, work));
+    return context.with(parent, () =>
+      inServerSpan(definition, method, async () => {
+        if (isInner(definition)) this.#requireVersion(metadata);
+        return work();
+      }),
+    );
+  }
+
+  /** A caller of another version is refused before its request is looked at, unless both speak one. */
+  #requireVersion(metadata: Metadata): void {
+    const said = metadata.get(PROTOCOL_HEADER)[0]?.toString();
+    if (said !== protocolText(this.#protocol)) requireProtocol(this.#protocol, protocolOf(said), 'the calling service');
   }
 }
 

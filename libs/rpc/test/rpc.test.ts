@@ -194,3 +194,49 @@ describe('a gRPC server', () => {
     transport.close();
   });
 });
+
+describe('protocol versions', () => {
+  const call = async (server: { min: number; max: number }, caller: { min: number; max: number } | undefined): Promise<unknown> => {
+    const node = new EchoNode();
+    const served = new RpcServer(runtime, silentLogger, { protocol: server });
+    served.add(DataNodeDefinition, node.handlers);
+    const address = `127.0.0.1:${await served.listen('127.0.0.1', 0)}`;
+    const transport = new GrpcTransport(runtime, caller ? { protocol: caller } : {});
+    try {
+      return await transport.client(DataNodeDefinition, address).query(emptyQuery);
+    } finally {
+      transport.close();
+      await served.stop();
+    }
+  };
+
+  test('neighbours work side by side', async () => {
+    await expect(call({ min: 1, max: 2 }, { min: 2, max: 3 })).resolves.toBeDefined();
+    await expect(call({ min: 1, max: 1 }, undefined)).resolves.toBeDefined();
+  });
+
+  test('a caller that shares no version is refused in words before its request is looked at', async () => {
+    expect(await failure(call({ min: 1, max: 2 }, { min: 3, max: 4 }))).toMatchObject({
+      codeName: 'NodeNotMatch',
+      message: expect.stringContaining('speaks the inner protocol 3-4, this program 1-2: this one is too old to work side by side'),
+    });
+  });
+
+  test('a caller from before there were versions counts as version 1', async () => {
+    const served = new RpcServer(runtime, silentLogger, { protocol: { min: 2, max: 2 } });
+    served.add(DataNodeDefinition, new EchoNode().handlers);
+    const raw = new RawClient(`127.0.0.1:${await served.listen('127.0.0.1', 0)}`, credentials.createInsecure());
+    const { promise, resolve } = Promise.withResolvers<string>();
+    const path = `/${DataNodeDefinition.fullName}/Query`;
+    raw.makeUnaryRequest(
+      path,
+      (bytes: Buffer) => bytes,
+      (bytes: Buffer) => bytes,
+      Buffer.alloc(0),
+      (error) => resolve(error?.details ?? ''),
+    );
+    expect(await promise).toContain('speaks the inner protocol 1-1, this program 2-2: the other is too old');
+    raw.close();
+    await served.stop();
+  });
+});

@@ -57,6 +57,11 @@ export function decodeRecord(channel: string, stored: StoredRecord): WalRecord {
   if (view.readUInt16LE(0) !== MAGIC) throw damaged('does not begin as a record does');
   const crc = crcOf(view);
   if (view.readUInt32LE(CRC_AT) !== crc) throw damaged(`CRC ${view.readUInt32LE(CRC_AT)} stands in it, ${crc} was computed`);
+  if (view.readUInt8(2) > VERSION)
+    throw new CairnError(
+      'NotSupported',
+      `not supported: record ${sequence} of channel ${channel} was written by a newer version of Cairn: format ${view.readUInt8(2)}, this one reads up to ${VERSION}`,
+    );
   if (view.readUInt8(2) !== VERSION) throw damaged(`version ${view.readUInt8(2)} is not known`);
   const kind = kinds[view.readUInt8(3)];
   if (kind === undefined) throw damaged(`kind ${view.readUInt8(3)} is not known`);

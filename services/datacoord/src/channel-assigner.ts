@@ -1,11 +1,14 @@
-import { CairnError, type Logger, type Runtime } from '@cairn/base';
+import { asCairnError, CairnError, type Logger, type Runtime } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { Compare, MetaEntry } from '@cairn/meta';
 import { ChannelRecord, CollectionState } from '@cairn/proto/cairn/meta';
+import { StreamingDefinition } from '@cairn/proto/cairn/services';
+import type { Transport } from '@cairn/rpc';
 import type { WalStore } from '@cairn/wal';
 import type { Held } from './catalog-state.ts';
 import type { ChannelLoads } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
+import { type BalancedNode, type Move, nextMove } from './channel-balance.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { LivingNode, NodeDirectory } from './node-directory.ts';
 import { Periodic } from './periodic.ts';
@@ -15,10 +18,17 @@ import { followPrefix } from './prefix-follower.ts';
 export const dataChannel = (n: number): string => `dml_${n}`;
 
 const ROUND_MS = 1_000;
+/** Channels on their way between living nodes at once: each is without an owner for a moment. */
+const MOVES_AT_ONCE = 2;
+/** One try of a release; a channel whose release failed is left alone for a while. */
+const RELEASE_TIMEOUT_MS = 6_000;
+const MOVE_AGAIN_MS = 1_000;
 
 /**
  * Says who owns each data channel. A new owner is named, with a raised epoch, in a transaction that compares that the old owner's node key is
- * gone (or was registered again since: another process under the same id) and that the new one's is there.
+ * gone (or was registered again since: another process under the same id) and that the new one's is there. A living owner is asked to release a
+ * channel (its node drains, or others have fewer): it gives its record back, and then the channel is as any that has no owner. Whoever crashes on
+ * the way, the record names one owner or none, and the fence keeps a former one out of the log.
  */
 export class ChannelAssigner implements ChannelLoads {
   readonly #store: LeaderStore;
@@ -32,6 +42,15 @@ export class ChannelAssigner implements ChannelLoads {
   /** When the first streaming node was seen, since there was none. */
   #nodesSince: number | undefined;
   readonly #ensured = new Set<string>();
+  readonly #settleBalanceMs: number;
+  readonly #transport: Transport;
+  /** Channels that are asked for now, or were in vain a moment ago. */
+  readonly #moving = new Set<string>();
+  #movesUnderWay = 0;
+  /** Channels that stay where they are, and how many want it. */
+  readonly #still = new Map<string, number>();
+  /** The nodes seen last, and since when it is these. */
+  #members = { names: '', sinceMs: 0 };
   readonly #stop: AbortSignal;
   readonly #runtime: Runtime;
 
@@ -39,7 +58,8 @@ export class ChannelAssigner implements ChannelLoads {
     store: LeaderStore,
     wal: WalStore,
     nodes: NodeDirectory,
-    limits: { readonly channels: number; readonly assignSettleMs: number },
+    transport: Transport,
+    limits: { readonly channels: number; readonly assignSettleMs: number; readonly balanceSettleMs: number },
     runtime: Runtime,
     logger: Logger,
     stop: AbortSignal,
@@ -49,6 +69,8 @@ export class ChannelAssigner implements ChannelLoads {
     this.#nodes = nodes;
     this.#count = limits.channels;
     this.#settleMs = limits.assignSettleMs;
+    this.#settleBalanceMs = limits.balanceSettleMs;
+    this.#transport = transport;
     this.#logger = logger;
     this.#stop = stop;
     this.#runtime = runtime;
@@ -90,6 +112,21 @@ export class ChannelAssigner implements ChannelLoads {
     return record;
   }
 
+  /** None of these channels is moved between living nodes while `work` runs (a barrier: it would have to begin anew). */
+  async still<T>(channels: readonly string[], work: () => Promise<T>): Promise<T> {
+    for (const channel of channels) this.#still.set(channel, (this.#still.get(channel) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      for (const channel of channels) {
+        const left = (this.#still.get(channel) ?? 1) - 1;
+        if (left > 0) this.#still.set(channel, left);
+        else this.#still.delete(channel);
+      }
+      this.#rounds.poke();
+    }
+  }
+
   async #ensureChannels(): Promise<void> {
     for await (const page of this.#store.pages(keys.channels)) for (const entry of page) this.#put(entry);
     for (let n = 0; n < this.#count; n++) {
@@ -100,7 +137,7 @@ export class ChannelAssigner implements ChannelLoads {
       }
       if (this.#records.has(channel)) continue;
       const key = keys.channel(channel);
-      const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '' };
+      const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '', releasedSequence: 0 };
       const revision = await this.#store.commit({ if: [{ kind: 'missing', key }], puts: [putRecord(key, ChannelRecord, record)] });
       if (revision !== undefined) this.#take({ key, record, revision });
     }
@@ -118,22 +155,73 @@ export class ChannelAssigner implements ChannelLoads {
 
   async #round(): Promise<void> {
     const nodes = this.#nodes.alive('streaming');
-    const owned = new Map<string, number>(nodes.map((node) => [node.record.id, 0]));
+    const owned = new Map<string, string[]>(nodes.map((node) => [node.record.id, []]));
     const orphans: Held<ChannelRecord>[] = [];
     for (const held of this.#records.values()) {
       const owner = nodes.find((node) => node.record.id === held.record.nodeId);
-      if (owner && owner.createRevision < held.revision) owned.set(owner.record.id, load(owned, owner) + 1);
+      if (owner && owner.createRevision < held.revision) owned.get(owner.record.id)?.push(held.record.channel);
       else orphans.push(held);
     }
+    await this.#adopt(orphans, nodes, owned);
+    this.#balance(nodes, owned, orphans.length === 0);
+  }
+
+  /** Every channel without an owner goes to the node with the fewest of those that stay. */
+  async #adopt(orphans: readonly Held<ChannelRecord>[], nodes: readonly LivingNode[], owned: Map<string, string[]>): Promise<void> {
     if (orphans.length === 0 || this.#waitsForMoreNodes(nodes, orphans.length)) return;
+    const staying = nodes.filter((node) => !node.record.draining);
     for (const held of orphans) {
       if (this.#stop.aborted) return;
-      const target = nodes.reduce<LivingNode | undefined>(
+      const target = staying.reduce<LivingNode | undefined>(
         (best, node) => (best && load(owned, best) <= load(owned, node) ? best : node),
         undefined,
       );
       if (!target) return;
-      if (await this.#assign(held, target)) owned.set(target.record.id, load(owned, target) + 1);
+      if (await this.#assign(held, target)) owned.get(target.record.id)?.push(held.record.channel);
+    }
+  }
+
+  /** Asks for the channels that should leave their living owners; does not wait for them. */
+  #balance(nodes: readonly LivingNode[], owned: ReadonlyMap<string, readonly string[]>, allOwned: boolean): void {
+    const names = nodes.map((node) => `${node.record.id}@${node.createRevision}`).join(' ');
+    const nowMs = this.#runtime.monotonic();
+    if (names !== this.#members.names) this.#members = { names, sinceMs: nowMs };
+    const settled = allOwned && this.#movesUnderWay === 0 && nowMs - this.#members.sinceMs >= this.#settleBalanceMs;
+    const left: BalancedNode[] = nodes.map(({ record }) => ({
+      id: record.id,
+      draining: record.draining,
+      channels: owned.get(record.id) ?? [],
+    }));
+    const held = new Set([...this.#moving, ...this.#still.keys()]);
+    while (this.#movesUnderWay < MOVES_AT_ONCE) {
+      const move = nextMove(left, held, settled && this.#movesUnderWay === 0);
+      if (!move) return;
+      held.add(move.channel);
+      void this.#move(move);
+    }
+  }
+
+  /** Asks the owner for a channel; the record that it gives back comes by the watch, as any. */
+  async #move({ channel, from }: Move): Promise<void> {
+    const held = this.#records.get(channel);
+    if (!held || held.record.nodeId !== from) return;
+    const { epoch, address } = held.record;
+    this.#moving.add(channel);
+    this.#movesUnderWay++;
+    let pauseMs = 0;
+    try {
+      const owner = this.#transport.client(StreamingDefinition, address);
+      const { sequence } = await owner.release({ channel, epoch }, { timeoutMs: RELEASE_TIMEOUT_MS, signal: this.#stop });
+      this.#logger.info({ channel, epoch, from, sequence }, 'channel released by its owner');
+    } catch (error) {
+      pauseMs = MOVE_AGAIN_MS;
+      if (!this.#stop.aborted) this.#logger.info({ channel, epoch, from, error: asCairnError(error).message }, 'channel not released yet');
+    } finally {
+      this.#movesUnderWay--;
+      this.#runtime.after(pauseMs, () => {
+        this.#moving.delete(channel);
+        this.#rounds.poke();
+      });
     }
   }
 
@@ -161,6 +249,7 @@ export class ChannelAssigner implements ChannelLoads {
       epoch: before.epoch + 1,
       nodeId: target.record.id,
       address: target.record.address,
+      releasedSequence: before.nodeId === '' ? before.releasedSequence : 0,
     };
     const gone = before.nodeId === '' || before.nodeId === target.record.id ? [] : [this.#goneNow(held)];
     const revision = await this.#store.commit({
@@ -188,4 +277,4 @@ export class ChannelAssigner implements ChannelLoads {
   }
 }
 
-const load = (owned: ReadonlyMap<string, number>, node: LivingNode): number => owned.get(node.record.id) ?? 0;
+const load = (owned: ReadonlyMap<string, readonly string[]>, node: LivingNode): number => owned.get(node.record.id)?.length ?? 0;

@@ -1,5 +1,5 @@
-import { CairnError, type Config, type Service } from '@cairn/base';
-import { keys, NodeRegistration } from '@cairn/catalog';
+import { CairnError, type Config, PROTOCOL, type Service } from '@cairn/base';
+import { keys, NodeRegistration, requireCompatibleNodes } from '@cairn/catalog';
 import { type MetaEntry, scan } from '@cairn/meta';
 import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
@@ -29,6 +29,7 @@ export class DataCoordService implements Service {
   #term: LeaderTerm | undefined;
   #registration: NodeRegistration | undefined;
   #registering: Promise<void> | undefined;
+  #campaigning: Promise<void> | undefined;
 
   constructor(resources: DataCoordResources) {
     this.#resources = resources;
@@ -52,13 +53,27 @@ export class DataCoordService implements Service {
   /** Returns at once; the campaign and the registration wait for the store by themselves. */
   async start(): Promise<void> {
     this.#registering = this.#keepRegistered();
-    await this.#campaign.start();
+    this.#campaigning = this.#campaignWhenFit();
   }
 
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#registration?.stop();
-    await Promise.all([this.#campaign.stop(), this.#registering]);
+    await Promise.all([this.#campaigning?.then(() => this.#campaign.stop()), this.#registering]);
+  }
+
+  /** A coordinator must not lead nodes that do not understand it. */
+  async #campaignWhenFit(): Promise<void> {
+    const { meta, runtime, logger, nodeId, protocol = PROTOCOL } = this.#resources;
+    while (!this.#stop.signal.aborted) {
+      try {
+        await requireCompatibleNodes(meta, protocol);
+        return await this.#campaign.start();
+      } catch (error) {
+        logger.warn({ error, nodeId }, 'the coordinator does not stand for election yet');
+        await runtime.sleep(REGISTER_AGAIN_MS, this.#stop.signal).catch(() => undefined);
+      }
+    }
   }
 
   /** Under `node/datacoord/`, leader and standbys alike. A coordinator owns nothing by its node key, so a lost one is simply made again. */

@@ -6,6 +6,8 @@ export interface DataCoordSettings {
   readonly channels: number;
   /** When no channel has a living owner: how long after the first streaming node appeared others may still come before channels are given out. */
   readonly assignSettleMs: number;
+  /** Channels are moved between living nodes only when the streaming nodes have been the same for this long. */
+  readonly balanceSettleMs: number;
   /** How long the answer to a catalog change is kept for a retry under the same request id. */
   readonly resultRetentionMs: number;
   /** Answers kept at most; the oldest go first. */
@@ -47,6 +49,7 @@ export const defaultSettings: DataCoordSettings = {
   leaseTtlMs: 3_000,
   channels: 4,
   assignSettleMs: 2_000,
+  balanceSettleMs: 5_000,
   resultRetentionMs: 600_000,
   maxResults: 100_000,
   maxPendingChanges: 1_000,

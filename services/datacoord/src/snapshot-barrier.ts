@@ -21,7 +21,7 @@ export async function runBarrier(
   signal: AbortSignal,
 ): Promise<void> {
   const { channels, transport, runtime } = parts;
-  await mapLimit(collection.shards, PARALLEL, (shard) =>
+  const send = (shard: CollectionRecord['shards'][number]) =>
     retry(
       runtime,
       { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 500, retriable: isRetriable },
@@ -31,6 +31,7 @@ export async function runBarrier(
         await transport.client(StreamingDefinition, owner.address).barrier(request, { signal, timeoutMs: TRY_TIMEOUT_MS });
       },
       signal,
-    ),
-  );
+    );
+  const under = collection.shards.map((shard) => shard.channel);
+  await channels.still(under, () => mapLimit(collection.shards, PARALLEL, send));
 }

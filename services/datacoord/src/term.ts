@@ -1,4 +1,4 @@
-import { asCairnError, CairnError, type Logger, type Runtime, randomId } from '@cairn/base';
+import { asCairnError, CairnError, type Logger, type ProtocolRange, type Runtime, randomId } from '@cairn/base';
 import { IdAllocator, keys } from '@cairn/catalog';
 import type { Leadership, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
@@ -39,6 +39,8 @@ export interface DataCoordResources {
   readonly runtime: Runtime;
   readonly logger: Logger;
   readonly settings: DataCoordSettings;
+  /** Versions that it speaks; default: this program's. */
+  readonly protocol?: ProtocolRange;
   readonly nodeId: string;
   readonly address: string;
 }
@@ -92,7 +94,7 @@ export class LeaderTerm implements Term {
     const allocator = new IdAllocator(meta, { batch: ID_BATCH, only: () => [leadership.holds] });
     this.ids = { allocate: (count) => this.store.retrying(() => allocator.allocate(count)) };
     this.nodes = new NodeDirectory(meta, runtime, logger, stop);
-    this.channels = new ChannelAssigner(this.store, wal, this.nodes, settings, runtime, logger, stop);
+    this.channels = new ChannelAssigner(this.store, wal, this.nodes, transport, settings, runtime, logger, stop);
     this.applier = new ControlApplier(this.store, this.oracle, runtime, logger, settings);
     this.pins = new PinBoard(this.store, this.ids, runtime);
     this.prefixes = new PrefixSweeper(this.store, objects, runtime, logger, settings, stop);

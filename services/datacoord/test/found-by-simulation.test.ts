@@ -4,6 +4,7 @@ import { Simulation } from '@cairn/base/simulation';
 import { keys } from '@cairn/catalog';
 import { createElection, MemoryMetaStore, type MetaStore } from '@cairn/meta';
 import { ChannelRecord, NodeRecord } from '@cairn/proto/cairn/meta';
+import { InProcessNetwork } from '@cairn/rpc';
 import { MemoryWalStore } from '@cairn/wal';
 import { expect, test } from 'vitest';
 import { ChannelAssigner } from '../src/channel-assigner.ts';
@@ -85,13 +86,17 @@ test(
     const node = (id: string) =>
       put(keys.node('streaming', id), NodeRecord.encode(NodeRecord.fromPartial({ id, role: 'streaming', address: id })).finish());
     for (const channel of ['dml_0', 'dml_1'])
-      await put(keys.channel(channel), ChannelRecord.encode({ channel, epoch: 1, nodeId: 'a', address: 'a' }).finish());
+      await put(
+        keys.channel(channel),
+        ChannelRecord.encode({ channel, epoch: 1, nodeId: 'a', address: 'a', releasedSequence: 0 }).finish(),
+      );
     await node('a');
     await node('b');
     const nodes = new NodeDirectory(meta, runtime, silentLogger, stop.signal);
     await nodes.start();
-    const limits = { channels: 2, assignSettleMs: 0 };
-    const assigner = new ChannelAssigner(store, new MemoryWalStore(), nodes, limits, runtime, silentLogger, stop.signal);
+    const limits = { channels: 2, assignSettleMs: 0, balanceSettleMs: 5_000 };
+    const network = new InProcessNetwork(runtime);
+    const assigner = new ChannelAssigner(store, new MemoryWalStore(), nodes, network, limits, runtime, silentLogger, stop.signal);
     await assigner.start();
     await runtime.sleep(2_000);
     expect(

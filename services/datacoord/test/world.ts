@@ -2,11 +2,12 @@ import { createLogger, type Runtime, randomId, SystemRuntime, silentLogger } fro
 import { keys } from '@cairn/catalog';
 import { MemoryMetaStore, type MetaStore } from '@cairn/meta';
 import { MemoryObjectStore, type ObjectStore } from '@cairn/objects';
-import { CollectionRecord, IndexRecord, NodeRecord } from '@cairn/proto/cairn/meta';
+import { ChannelRecord, CollectionRecord, IndexRecord, NodeRecord } from '@cairn/proto/cairn/meta';
 import {
   type BarrierRequest,
   DataCoordDefinition,
   DataNodeDefinition,
+  type ReleaseRequest,
   StreamingDefinition,
   type SubmitResponse,
   type TaskRequest,
@@ -39,6 +40,9 @@ export class World {
   readonly network: InProcessNetwork;
   readonly barriers: BarrierRequest[] = [];
   onBarrier: (request: BarrierRequest) => Promise<void> = async () => {};
+  /** Channels that were asked for. */
+  readonly released: string[] = [];
+  onRelease: (channel: string) => Promise<void> = async () => {};
   task: Task;
   readonly #options: WorldOptions;
   readonly #started: DataCoordService[] = [];
@@ -108,7 +112,15 @@ export class World {
       await this.onBarrier(request);
       return { sequence: 1 };
     };
-    return { barrier } as unknown as Handlers<typeof StreamingDefinition>;
+    /** Gives the record back as an owner does. */
+    const release = async ({ channel, epoch }: ReleaseRequest) => {
+      this.released.push(channel);
+      await this.onRelease(channel);
+      const record = { channel, epoch, nodeId: '', address: '', releasedSequence: 9 };
+      await this.meta.txn({ then: [{ kind: 'put', key: keys.channel(channel), value: ChannelRecord.encode(record).finish() }] });
+      return { sequence: 9 };
+    };
+    return { barrier, release } as unknown as Handlers<typeof StreamingDefinition>;
   }
 
   #datanode(): Handlers<typeof DataNodeDefinition> {

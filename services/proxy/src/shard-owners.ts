@@ -1,4 +1,4 @@
-import { CairnError, type Logger, type Runtime, type Service } from '@cairn/base';
+import { CairnError, type Logger, type Runtime, type Service, type TimerHandle } from '@cairn/base';
 import { keys, RecordWatch } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { ChannelRecord, type Shard } from '@cairn/proto/cairn/meta';
@@ -14,12 +14,19 @@ export const WRITE_TRY_TIMEOUT_MS = 10_000;
 /** Longest single try of a question about shards. */
 const STATS_TRY_TIMEOUT_MS = 3_000;
 
+/** A channel without an owner gets one soon: waited for this long at a time, ms. */
+const OWNER_WAIT_MS = 1_000;
+/** A former owner's answer may be on its way when the record changes: it has this long, ms; then the call goes to the new one. */
+const FORMER_OWNER_MS = 100;
+
 /** Who owns which channel, kept current by a watch of the channel records; calls follow an owner that moves. */
 export class ShardOwners implements Service {
   readonly name = 'shard-owners';
   readonly #transport: Transport;
   readonly #runtime: Runtime;
   readonly #watch: RecordWatch<ChannelRecord>;
+  /** Called once when the record of a channel changes. */
+  readonly #onMove = new Map<string, Set<() => void>>();
 
   constructor(meta: MetaStore, transport: Transport, runtime: Runtime, logger: Logger) {
     this.#transport = transport;
@@ -29,6 +36,13 @@ export class ShardOwners implements Service {
 
   async start(): Promise<void> {
     await this.#watch.start();
+    this.#watch.onChange((changes) => {
+      for (const { key } of changes) {
+        const told = this.#onMove.get(key);
+        this.#onMove.delete(key);
+        for (const listener of told ?? []) listener();
+      }
+    });
   }
 
   async stop(): Promise<void> {
@@ -50,13 +64,63 @@ export class ShardOwners implements Service {
     work: (owner: Streaming, options: CallOptions) => Promise<T>,
     tryTimeoutMs = Number.POSITIVE_INFINITY,
   ): Promise<T> {
-    return retryWithin(this.#runtime, context, () => {
+    return retryWithin(this.#runtime, context, async () => {
+      if (!this.#hasOwner(shard.channel)) await this.#moved(shard.channel, Math.min(OWNER_WAIT_MS, context.remaining()), context.signal);
       const address = this.#addressOf(shard.channel);
-      return work(this.#transport.client(StreamingDefinition, address), {
-        signal: context.signal,
-        timeoutMs: Math.min(tryTimeoutMs, context.remaining()),
+      return this.#whileOwner(shard.channel, context.signal, (signal) =>
+        work(this.#transport.client(StreamingDefinition, address), { signal, timeoutMs: Math.min(tryTimeoutMs, context.remaining()) }),
+      );
+    });
+  }
+
+  /** One try: given up when the channel has moved, however long the former owner (out of reach, say) would be waited for. */
+  async #whileOwner<T>(channel: string, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const trying = new AbortController();
+    const cancel = (): void => trying.abort();
+    let moved = false;
+    let timer: TimerHandle | undefined;
+    const forget = this.#onceMoved(channel, () => {
+      timer = this.#runtime.after(FORMER_OWNER_MS, () => {
+        moved = true;
+        trying.abort();
       });
     });
+    signal.addEventListener('abort', cancel, { once: true });
+    if (signal.aborted) cancel();
+    try {
+      return await work(trying.signal);
+    } catch (error) {
+      if (moved && !signal.aborted) throw new CairnError('ChannelNotAvailable', `channel ${channel} has moved meanwhile`, { cause: error });
+      throw error;
+    } finally {
+      forget();
+      timer?.cancel();
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Resolves when the record of a channel has changed, the time is up, or the caller has gone. */
+  async #moved(channel: string, withinMs: number, signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const forget = this.#onceMoved(channel, resolve);
+    const timer = this.#runtime.after(Math.max(0, withinMs), resolve);
+    const gone = (): void => resolve();
+    signal.addEventListener('abort', gone, { once: true });
+    await promise;
+    forget();
+    timer.cancel();
+    signal.removeEventListener('abort', gone);
+  }
+
+  #onceMoved(channel: string, listener: () => void): () => void {
+    const key = keys.channel(channel);
+    const listeners = this.#onMove.get(key) ?? new Set();
+    this.#onMove.set(key, listeners.add(listener));
+    return () => listeners.delete(listener);
+  }
+
+  #hasOwner(channel: string): boolean {
+    return (this.#watch.records.get(keys.channel(channel))?.address ?? '') !== '';
   }
 
   /** What the owners say of these shards, in their order. */

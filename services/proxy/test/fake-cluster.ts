@@ -35,6 +35,8 @@ export class FakeOwner {
   queries: ShardQueryRequest[] = [];
   /** Thrown by the next calls, one each. */
   failures: CairnError[] = [];
+  /** Set: writes wait for it. */
+  hangs: Promise<void> | undefined;
   handlers: Handlers<StreamingDefinition>;
 
   constructor(address: string) {
@@ -45,6 +47,7 @@ export class FakeOwner {
     this.handlers = {
       write: async (request) => {
         this.writes.push(request);
+        await this.hangs;
         this.#fail();
         return { ts: UPDATED_TS + this.writes.length, sequence: this.writes.length };
       },
@@ -60,6 +63,7 @@ export class FakeOwner {
       },
       flush: refuse,
       barrier: refuse,
+      release: refuse,
       shardStats: refuse,
     };
   }
@@ -155,7 +159,7 @@ export class FakeCluster {
 
   /** Names the owner of a channel; undefined: nobody. */
   async own(channel: string, owner: FakeOwner | undefined): Promise<void> {
-    const record = { channel, epoch: 1, nodeId: owner?.address ?? '', address: owner?.address ?? '' };
+    const record = { channel, epoch: 1, nodeId: owner?.address ?? '', address: owner?.address ?? '', releasedSequence: 0 };
     await this.put({ kind: 'put', key: keys.channel(channel), value: ChannelRecord.encode(record).finish() });
   }
 

@@ -91,6 +91,18 @@ describe('an insert', () => {
     expect(ids.size).toBe(1);
   });
 
+  test('leaves an owner that does not answer for the new one as soon as that is named', async () => {
+    const [first, second] = cluster.owners;
+    const held = Promise.withResolvers<void>();
+    first.hangs = held.promise;
+    const reply = insert([1, 2, 3, 4, 5, 6]);
+    while (first.writes.length === 0) await cluster.runtime.sleep(5);
+    await cluster.own('dml_0', second);
+    expect((await reply).status?.code).toBe(0);
+    expect(second.writes.map((write) => write.requestId)).toContain(first.writes[0].requestId);
+    held.resolve();
+  });
+
   test('waits while a channel has no owner, and answers retriably when its time is up', async () => {
     await cluster.own('dml_0', undefined);
     await cluster.own('dml_1', undefined);

@@ -43,9 +43,9 @@ export class RoleSupervisor<T extends SteppingService> implements Service {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
-    const current = this.#current;
+    // It serves while it stops: a streaming node that drains must be asked for its channels.
+    await this.#current?.stop();
     this.#current = undefined;
-    await current?.stop();
     await this.#running;
   }
 

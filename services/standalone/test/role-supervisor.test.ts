@@ -54,6 +54,20 @@ test('a service that lost its lease is stopped and replaced, through failures to
   );
 });
 
+test('a service is reached until it has stopped: it may need to be asked for what it hands over', async () => {
+  const supervisor = new RoleSupervisor('fake', new Simulation(1).instance('process'), silentLogger, () => new FakeService(false));
+  await supervisor.start();
+  const service = supervisor.current;
+  if (!service) throw new Error('nothing was started');
+  let served: unknown;
+  service.stop = async () => {
+    served = supervisor.current;
+  };
+  await supervisor.stop();
+  expect(served).toBe(service);
+  expect(supervisor.current).toBeUndefined();
+});
+
 test('the first failure to start is told to the caller', async () => {
   const supervisor = new RoleSupervisor('fake', new Simulation(1).instance('process'), silentLogger, () => new FakeService(true));
   await expect(supervisor.start()).rejects.toThrow('not yet');

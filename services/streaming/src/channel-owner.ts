@@ -21,6 +21,8 @@ import { Stamper } from './stamper.ts';
 import { within } from './waiting.ts';
 import { WriteIntake } from './write-intake.ts';
 
+/** A flush that is under way when the channel is asked for has this long to end; without it the next owner replays more. */
+const FLUSHES_BEFORE_RELEASE_MS = 1_000;
 /** Replay yields to other work of the process after this long. */
 const REPLAY_SLICE_MS = 8;
 
@@ -36,6 +38,8 @@ export interface ViewKeeper {
 
 export interface OwnerOptions {
   readonly proof: OwnerProof;
+  /** Last sequence that the owner before acknowledged, if it handed the channel over in good order; else 0. */
+  readonly releasedSequence: number;
   readonly meta: MetaStore;
   readonly objects: ObjectStore;
   readonly wal: WalStore;
@@ -76,6 +80,9 @@ export class ChannelOwner {
   readonly #flusher: Flusher;
   readonly #meter = new LogMeter();
   readonly #barriersOpen = new Map<string, Promise<number>>();
+  /** Calls for barriers that are not answered yet. */
+  #barriersUnderWay = 0;
+  #releasedSequence = 0;
   #writer: ChannelWriter | undefined;
   /** From the end of the replay on. */
   #serving: Serving | undefined;
@@ -148,6 +155,35 @@ export class ChannelOwner {
     this.#options.onEnded(this, reason);
   }
 
+  /** Last sequence of the term, once it was handed over; else 0. */
+  get releasedSequence(): number {
+    return this.#releasedSequence;
+  }
+
+  /**
+   * Hand-over to another node: what is on its way to the object store gets there (in bounds), no write is stamped any more, what is in flight
+   * resolves, the term ends. Reads end with it, before anyone else can be named. ServiceNotReady, and all goes on, when a barrier runs or the log
+   * does not answer within `timeoutMs`.
+   */
+  async release(timeoutMs: number, signal: AbortSignal): Promise<number> {
+    const { runtime, proof } = this.#options;
+    await this.#isReady(signal);
+    const flushes = [...this.#shards].flatMap((shard) => this.#flusher.pending(shard).map((ticket) => ticket.done));
+    const flushed = Promise.all(flushes).catch(() => undefined);
+    if (flushes.length > 0) await Promise.race([flushed, runtime.sleep(FLUSHES_BEFORE_RELEASE_MS)]);
+    const later = (why: string) => new CairnError('ServiceNotReady', `channel ${proof.channel} is not released now: ${why}`);
+    if (this.#barriersUnderWay > 0) throw later('a barrier runs');
+    return this.#stamper.paused(async () => {
+      const { log } = this.#live();
+      const drained = await Promise.race([log.drained().then(() => true), runtime.sleep(timeoutMs).then(() => false)]);
+      if (!drained) throw later(`${log.eventsInFlight} appends are in flight after ${timeoutMs} ms`);
+      this.#live();
+      this.#releasedSequence = log.appliedSequence;
+      this.end('it was handed over');
+      return this.#releasedSequence;
+    });
+  }
+
   /** Resolves when what is in flight is durable; for a clean stop. */
   async drain(): Promise<void> {
     await this.#stamper.paused(async () => this.#serving?.log.drained());
@@ -156,7 +192,7 @@ export class ChannelOwner {
   // ---- take-over
 
   async #takeOver(): Promise<void> {
-    const { wal, runtime, catalog, proof } = this.#options;
+    const { wal, runtime, catalog, proof, releasedSequence } = this.#options;
     const startedMs = runtime.monotonic();
     this.#writer = await openChannelWriter(wal, proof.channel, proof.epoch, {
       runtime,
@@ -165,6 +201,8 @@ export class ChannelOwner {
       maxQueuedBytes: this.#options.settings.maxQueuedBytes,
     });
     const writer = this.#writer;
+    if (writer.fenceSequence <= releasedSequence)
+      this.#logger.error({ fence: writer.fenceSequence, releasedSequence }, 'the log ends before what the owner before had acknowledged');
     writer.deposed.addEventListener('abort', () => this.end('a higher epoch was seen in the log'), { once: true });
     // Only now: with the epoch raised no old owner moves a checkpoint, and with the fence written none adds a record for a shard not seen here.
     await catalog.sync();
@@ -299,10 +337,16 @@ export class ChannelOwner {
   async barrier(request: BarrierRequest, context: CallContext): Promise<BarrierResponse> {
     const { vchannel, collectionId, snapshotId } = request;
     return withSpan('streaming.barrier', { 'cairn.vchannel': vchannel, 'cairn.snapshot': snapshotId }, async () => {
-      const shard = await this.shard(vchannel, collectionId, context.signal);
-      const sequence = shard.barriers.get(snapshotId) ?? (await within(this.#barrierOnce(request), context.signal, `${vchannel}: barrier`));
-      await within(this.#flushThrough(shard, sequence), context.signal, `${vchannel}: flush up to the barrier of snapshot ${snapshotId}`);
-      return { sequence };
+      this.#barriersUnderWay++;
+      try {
+        const shard = await this.shard(vchannel, collectionId, context.signal);
+        const sequence =
+          shard.barriers.get(snapshotId) ?? (await within(this.#barrierOnce(request), context.signal, `${vchannel}: barrier`));
+        await within(this.#flushThrough(shard, sequence), context.signal, `${vchannel}: flush up to the barrier of snapshot ${snapshotId}`);
+        return { sequence };
+      } finally {
+        this.#barriersUnderWay--;
+      }
     });
   }
 

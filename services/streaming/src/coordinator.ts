@@ -6,9 +6,10 @@ import { DataCoordDefinition } from '@cairn/proto/cairn/services';
 import type { Client, Transport } from '@cairn/rpc';
 
 const FIRST_DELAY_MS = 5;
-const MAX_DELAY_MS = 500;
-/** Short, so that a leader that hangs does not hold up writes longer than its lease lives. */
-const CALL_TIMEOUT_MS = 3000;
+const MAX_DELAY_MS = 200;
+/** The first try is short, so that a leader that is out of reach does not hold up writes much longer than its lease lives; later ones less. */
+const FIRST_TIMEOUT_MS = 1_000;
+const MAX_TIMEOUT_MS = 3_000;
 
 /** What a channel owner needs of DataCoord. */
 export interface StampSource {
@@ -32,22 +33,22 @@ export class Coordinator implements StampSource {
   }
 
   async allocTimestamps(count: number, signal: AbortSignal): Promise<number> {
-    return this.#call(signal, async (leader) => (await leader.allocTimestamps({ count }, { signal, timeoutMs: CALL_TIMEOUT_MS })).first);
+    return this.#call(signal, async (leader, timeoutMs) => (await leader.allocTimestamps({ count }, { signal, timeoutMs })).first);
   }
 
   async allocIds(count: number, signal: AbortSignal): Promise<number> {
-    return this.#call(signal, async (leader) => (await leader.allocIds({ count }, { signal, timeoutMs: CALL_TIMEOUT_MS })).first);
+    return this.#call(signal, async (leader, timeoutMs) => (await leader.allocIds({ count }, { signal, timeoutMs })).first);
   }
 
-  async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>) => Promise<T>): Promise<T> {
+  async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>, timeoutMs: number) => Promise<T>): Promise<T> {
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: FIRST_DELAY_MS, maxDelayMs: MAX_DELAY_MS, retriable: isRetriable };
     return retry(
       this.#runtime,
       policy,
-      async () => {
+      async (attempt) => {
         const address = this.#address ?? (await this.#find());
         try {
-          return await work(this.#transport.client(DataCoordDefinition, address));
+          return await work(this.#transport.client(DataCoordDefinition, address), Math.min(MAX_TIMEOUT_MS, FIRST_TIMEOUT_MS * attempt));
         } catch (error) {
           this.#address = undefined;
           throw error;

@@ -7,6 +7,8 @@ import { ChannelRecord } from '@cairn/proto/cairn/meta';
 import type {
   FlushShardRequest,
   FlushShardResponse,
+  ReleaseRequest,
+  ReleaseResponse,
   ShardStatsRequest,
   ShardStatsResponse,
   StreamingDefinition,
@@ -16,6 +18,7 @@ import type { WalStore } from '@cairn/wal';
 import { type StreamingCatalog, streamingCatalog } from './catalog-face.ts';
 import { ChannelOwner } from './channel-owner.ts';
 import { Coordinator, IdReserve, type StampSource } from './coordinator.ts';
+import { Drain } from './drain.ts';
 import { flushedSegments } from './flushed-segments.ts';
 import { growingBytes } from './measures.ts';
 import { NodeLoads } from './node-loads.ts';
@@ -30,6 +33,11 @@ const ROW_ID_BLOCK = 1 << 18;
 const SEGMENT_ID_BLOCK = 64;
 const FLUSHES_WAITING = 100_000;
 const HAND_OVER = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 50, maxDelayMs: 2_000 };
+/** Appends in flight have this long to resolve: when the coordinator asks for a channel, and when the node stops. */
+const IN_FLIGHT_AT_RELEASE_MS = 2_000;
+const IN_FLIGHT_AT_STOP_MS = 2_000;
+/** Records of channels are given back within this at a stop; after it the end of the node's key says the same. */
+const HAND_BACK_AT_STOP_MS = 500;
 /** Unflushed bytes are counted anew after this long. */
 const GROWING_BYTES_STALE_MS = 20;
 
@@ -72,6 +80,7 @@ export class StreamingService implements Service {
     flush: (request, context) => this.#flush(request, context),
     barrier: (request, context) => this.#ownerOf(request.vchannel).barrier(request, context),
     shardStats: (request) => this.#shardStats(request),
+    release: (request, context) => this.#release(request, context),
   };
   readonly #options: StreamingOptions;
   readonly #catalog: StreamingCatalog;
@@ -79,6 +88,8 @@ export class StreamingService implements Service {
   readonly #registration: NodeRegistration;
   readonly #watch: PrefixWatch;
   readonly #owners = new Map<string, ChannelOwner>();
+  /** Channels whose record is being given back. */
+  readonly #handingOver = new Map<string, Promise<void>>();
   readonly #stopping = new AbortController();
   readonly #stamps: StampSource;
   readonly #rowIds: IdReserve;
@@ -134,12 +145,18 @@ export class StreamingService implements Service {
     this.#watch.start();
   }
 
+  /** Hands its channels over one by one while others can take them, serving meanwhile; what is left goes back, or with the node's key. */
   async stop(): Promise<void> {
+    const { runtime, logger } = this.#options;
+    await new Drain(this.#options, this.#registration, () => this.#owners.size).run().catch((error: unknown) => {
+      logger.warn({ error: asCairnError(error) }, 'channels were not handed over before the stop');
+    });
     await this.#watch.stop();
     this.#catalogSubscription?.close();
     const drained = Promise.all([...this.#owners.values()].map((owner) => owner.drain().catch(() => undefined)));
-    await Promise.race([drained, this.#options.runtime.sleep(2000)]);
+    await Promise.race([drained, runtime.sleep(IN_FLIGHT_AT_STOP_MS)]);
     this.#endAll('the node stops');
+    await Promise.race([Promise.all(this.#handingOver.values()), runtime.sleep(HAND_BACK_AT_STOP_MS)]);
     await this.#loads.stop();
     this.#stopping.abort();
     await this.#registration.stop();
@@ -148,6 +165,16 @@ export class StreamingService implements Service {
   #endAll(reason: string): void {
     for (const owner of [...this.#owners.values()]) owner.end(reason);
     this.#owners.clear();
+  }
+
+  /** The coordinator asks for a channel, to give it to another node. */
+  async #release({ channel, epoch }: ReleaseRequest, { signal }: CallContext): Promise<ReleaseResponse> {
+    const owner = this.#owners.get(channel);
+    if (owner?.proof.epoch !== epoch)
+      throw new CairnError('ChannelNotAvailable', `node ${this.#options.nodeId} does not own channel ${channel} at epoch ${epoch}`);
+    const sequence = await owner.release(IN_FLIGHT_AT_RELEASE_MS, signal);
+    await this.#handingOver.get(channel);
+    return { sequence };
   }
 
   // ---- ownership
@@ -168,6 +195,7 @@ export class StreamingService implements Service {
       ...this.#options,
       catalog: this.#catalog,
       proof: { channel, epoch: record.epoch, revision },
+      releasedSequence: record.releasedSequence,
       stamps: this.#stamps,
       rowIds: this.#rowIds,
       segmentIds: this.#segmentIds,
@@ -175,19 +203,28 @@ export class StreamingService implements Service {
       settings: this.#settings,
       views: this.#loads,
       growingBytes: () => this.#countGrowingBytes(),
-      onEnded: (ended, reason) => void this.#handOver(ended, reason),
+      onEnded: (ended, reason) => this.#ended(ended, reason),
     });
     this.#owners.set(channel, next);
     void next.start();
   }
 
   /** A term that ended from inside, while the record still names us: the channel goes back, so that DataCoord assigns it anew. */
-  async #handOver(owner: ChannelOwner, reason: string): Promise<void> {
-    const { channel, epoch, revision } = owner.proof;
+  #ended(owner: ChannelOwner, reason: string): void {
+    const { channel } = owner.proof;
     if (this.#owners.get(channel) !== owner) return;
     this.#owners.delete(channel);
+    const over = this.#handOver(owner, reason).finally(() => {
+      if (this.#handingOver.get(channel) === over) this.#handingOver.delete(channel);
+    });
+    this.#handingOver.set(channel, over);
+  }
+
+  async #handOver(owner: ChannelOwner, reason: string): Promise<void> {
+    const { channel, epoch, revision } = owner.proof;
     const { meta, logger, runtime } = this.#options;
-    const record = ChannelRecord.encode({ channel, epoch, nodeId: '', address: '' }).finish();
+    const { releasedSequence } = owner;
+    const record = ChannelRecord.encode({ channel, epoch, nodeId: '', address: '', releasedSequence }).finish();
     const key = keys.channel(channel);
     const give = () => meta.txn({ if: [{ kind: 'modRevision', key, equals: revision }], then: [{ kind: 'put', key, value: record }] });
     try {

@@ -3,7 +3,7 @@ import { CatalogView, keys } from '@cairn/catalog';
 import { IndexPool } from '@cairn/index';
 import { type Lease, MemoryMetaStore } from '@cairn/meta';
 import { MemoryObjectStore } from '@cairn/objects';
-import { ChannelRecord, CollectionRecord, LoadRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
+import { ChannelRecord, CollectionRecord, LoadRecord, NodeRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
 import { QueryPlan, ReadScope, SearchPlan, StreamingDefinition, type WriteRequest } from '@cairn/proto/cairn/services';
 import { decodeQueryResult, decodeSearchResult } from '@cairn/query';
 import { type Client, InProcessNetwork } from '@cairn/rpc';
@@ -24,6 +24,8 @@ class Cluster {
   readonly oracle = new FakeOracle();
   readonly view = new CatalogView(this.meta, this.runtime, silentLogger);
   readonly pool = new IndexPool({ runtime: this.runtime, threads: 1 });
+  /** Revision of each node's registration. */
+  readonly registered = new Map<string, number | undefined>();
   readonly services = new Map<string, StreamingService>();
   readonly definition = new FakeCatalog();
   /** Only for its requests. */
@@ -101,13 +103,20 @@ class Cluster {
       stamps: oracle,
     });
     await service.start();
+    this.registered.set(nodeId, (await meta.get(keys.node('streaming', nodeId)))?.createRevision);
     network.serve(address, StreamingDefinition, service.handlers);
     this.services.set(nodeId, service);
     return service;
   }
 
   async assign(nodeId: string): Promise<void> {
-    const value = ChannelRecord.encode({ channel: CHANNEL, epoch: ++this.#epoch, nodeId, address: `inproc:${nodeId}` }).finish();
+    const value = ChannelRecord.encode({
+      channel: CHANNEL,
+      epoch: ++this.#epoch,
+      nodeId,
+      address: `inproc:${nodeId}`,
+      releasedSequence: 0,
+    }).finish();
     await this.meta.txn({ then: [{ kind: 'put', key: keys.channel(CHANNEL), value }] });
   }
 
@@ -286,6 +295,73 @@ describe('a streaming node', () => {
     expect(await cluster.meta.get(keys.node('streaming', 's2'))).toBeUndefined();
     await cluster.assign('s1');
     expect(await cluster.count()).toBe(10);
+  });
+
+  it('releases a channel when it is asked: in flight resolved, the record free at its epoch, nothing answered any more', async () => {
+    await open();
+    await cluster.load();
+    const written = await cluster.write(rowsOf(1, 10));
+    const old = cluster.network.client(StreamingDefinition, 'inproc:s1');
+    await expect(old.release({ channel: CHANNEL, epoch: 7 })).rejects.toMatchObject({ codeName: 'ChannelNotAvailable' });
+    const waiting = old.write(cluster.maker.request(0, { rows: rowsOf(11, 5) })).then(
+      () => 'durable',
+      (error: unknown) => (isRetriable(error) ? 'again' : error),
+    );
+    const { sequence } = await old.release({ channel: CHANNEL, epoch: 1 });
+    expect(['durable', 'again']).toContain(await waiting);
+    expect(sequence).toBeGreaterThanOrEqual(written.sequence);
+    const entry = await cluster.meta.get(keys.channel(CHANNEL));
+    expect(entry && ChannelRecord.decode(entry.value)).toMatchObject({ nodeId: '', epoch: 1, releasedSequence: sequence });
+    for (const late of [
+      old.write(cluster.maker.request(0, { rows: rowsOf(50, 1) })),
+      old.query({ scope: cluster.scope(), plan: QueryPlan.fromPartial({ countOnly: true }) }),
+    ])
+      await expect(late).rejects.toMatchObject({ codeName: 'ChannelNotAvailable', retriable: true });
+    await cluster.streaming('s2');
+    await cluster.assign('s2');
+    expect(await cluster.count()).toBe((await waiting) === 'durable' ? 15 : 10);
+  });
+
+  it('keeps a channel while a barrier runs on it', async () => {
+    await open();
+    await cluster.write(rowsOf(1, 10));
+    const owner = cluster.network.client(StreamingDefinition, 'inproc:s1');
+    const held = Promise.withResolvers<void>();
+    cluster.objects.put = new Proxy(cluster.objects.put, {
+      apply: async (put, self, args) => {
+        await held.promise;
+        return Reflect.apply(put, self, args);
+      },
+    });
+    const barrier = owner.barrier({ vchannel: SHARDS[0], collectionId: COLLECTION, snapshotId: 5, ts: cluster.oracle.now() });
+    await cluster.runtime.sleep(20);
+    await expect(owner.release({ channel: CHANNEL, epoch: 1 })).rejects.toMatchObject({ codeName: 'ServiceNotReady', retriable: true });
+    held.resolve();
+    await barrier;
+    await owner.release({ channel: CHANNEL, epoch: 1 });
+  });
+
+  it('serves while it drains at a stop, and ends when its channels were taken over', async () => {
+    await open();
+    await cluster.streaming('s2');
+    await cluster.meta.txn({ then: [{ kind: 'put', key: keys.leader, value: new Uint8Array() }] });
+    const stopping = cluster.services.get('s1')?.stop();
+    cluster.services.delete('s1');
+    const key = keys.node('streaming', 's1');
+    const record = async () => NodeRecord.decode((await cluster.meta.get(key))?.value ?? new Uint8Array());
+    for (let tries = 0; !(await record()).draining; tries++) {
+      if (tries > 200) throw new Error('the node does not say that it drains');
+      await cluster.runtime.sleep(5);
+    }
+    const old = cluster.network.client(StreamingDefinition, 'inproc:s1');
+    await old.write(cluster.maker.request(0, { rows: rowsOf(1, 3) }));
+    expect((await cluster.meta.get(key))?.createRevision).toBe(cluster.registered.get('s1'));
+    await old.release({ channel: CHANNEL, epoch: 1 });
+    await cluster.assign('s2');
+    await stopping;
+    expect(await cluster.meta.get(key)).toBeUndefined();
+    await cluster.load();
+    expect(await cluster.count()).toBe(3);
   });
 
   it('answers no read once its lease may have run out, though nobody has told it yet; writes are fenced by the log', async () => {

@@ -190,11 +190,12 @@ export class World {
   /** Raises the epoch and takes over, as DataCoord's assignment does; the owner before is not told. */
   async assign(): Promise<ChannelOwner> {
     const epoch = ++this.#epoch;
-    const value = ChannelRecord.encode({ channel: CHANNEL, epoch, nodeId: `node-${epoch}`, address: '' }).finish();
+    const value = ChannelRecord.encode({ channel: CHANNEL, epoch, nodeId: `node-${epoch}`, address: '', releasedSequence: 0 }).finish();
     const { revision } = await this.meta.txn({ then: [{ kind: 'put', key: keys.channel(CHANNEL), value }] });
     const signal = new AbortController().signal;
     const owner = new ChannelOwner({
       proof: { channel: CHANNEL, epoch, revision },
+      releasedSequence: 0,
       meta: this.faultyMeta,
       objects: this.faultyObjects,
       wal: this.faultyWal,
