@@ -115,6 +115,29 @@ describe.skipIf(helm.path === '')(`the chart${skipped}`, () => {
     }
   });
 
+  test('credentials and certificates of the stores come from Secrets: as variables and files, never in the configuration', () => {
+    const sets = [
+      'secrets.etcd.existingSecret=etcd-user,secrets.etcd.tlsSecret=etcd-tls',
+      'secrets.nats.existingSecret=nats-user,secrets.nats.tlsSecret=nats-tls,secrets.nats.clientCertificate=false',
+    ];
+    const manifests = render(...EMBEDDED, '--set', sets.join(','));
+    const config = configOf(manifests);
+    expect(config).toContain('/etc/cairn-tls/etcd/tls.key');
+    expect(config).toContain('/etc/cairn-tls/nats/ca.crt');
+    expect(config).not.toContain('/etc/cairn-tls/nats/tls.key');
+    for (const role of ['proxy', 'datacoord', 'streaming', 'datanode']) {
+      const text = JSON.stringify(podsOf(manifests).find(({ name }) => name === `r-cairn-${role}`)?.spec);
+      for (const part of [
+        'CAIRN_META_ETCD_PASSWORD',
+        'CAIRN_WAL_NATS_PASSWORD',
+        '"secretName":"etcd-tls"',
+        '"mountPath":"/etc/cairn-tls/nats"',
+      ])
+        expect(text, role).toContain(part);
+    }
+    expect(() => render(...EMBEDDED, '--set', 'config.meta.etcd.password=x')).toThrow(/password/);
+  });
+
   test('the settings that it writes are ones that the servers take', () => {
     const directory = mkdtempSync(join(tmpdir(), 'cairn-chart-'));
     try {

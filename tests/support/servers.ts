@@ -244,11 +244,26 @@ export interface EtcdServer {
   stop(): Promise<void>;
 }
 
-export async function startEtcd(options: StartOptions = {}): Promise<EtcdServer> {
+/** PEM files by which a server shows itself; clients must show a certificate of the same authority. */
+export interface ServerTls {
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export interface EtcdOptions extends StartOptions {
+  /** Bytes after which it takes no writes any more (NOSPACE). */
+  readonly quotaBytes?: number;
+  readonly tls?: ServerTls;
+}
+
+export async function startEtcd(options: EtcdOptions = {}): Promise<EtcdServer> {
   const binary = await serverBinary('etcd');
   const { dir, ownsDir } = await serverDir('etcd', options);
-  const [client, peer] = await freePorts(2);
-  const url = `http://127.0.0.1:${client}`;
+  const [client, peer, metrics] = await freePorts(3);
+  const metricsUrl = `http://127.0.0.1:${metrics}`;
+  const { quotaBytes, tls } = options;
+  const url = `${tls ? 'https' : 'http'}://127.0.0.1:${client}`;
   const peerUrl = `http://127.0.0.1:${peer}`;
   const server = new ServerProcess({
     name: 'etcd',
@@ -259,8 +274,11 @@ export async function startEtcd(options: StartOptions = {}): Promise<EtcdServer>
       ...['--name', 'test', '--data-dir', join(dir, 'data'), '--listen-client-urls', url, '--advertise-client-urls', url],
       ...['--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `test=${peerUrl}`],
       ...['--log-level', 'warn', '--heartbeat-interval', '50', '--election-timeout', '500'],
+      ...['--listen-metrics-urls', metricsUrl],
+      ...(quotaBytes ? ['--quota-backend-bytes', String(quotaBytes)] : []),
+      ...(tls ? ['--cert-file', tls.certFile, '--key-file', tls.keyFile, '--trusted-ca-file', tls.caFile, '--client-cert-auth'] : []),
     ],
-    ready: async () => (await fetchText(`${url}/health`)).includes('"true"'),
+    ready: async () => (await fetchText(`${metricsUrl}/health`)).includes('"true"'),
   });
   return started([server], {
     endpoints: [url],
@@ -281,6 +299,11 @@ export interface NatsOptions extends StartOptions {
   readonly syncInterval?: string;
   /** Bytes of the largest message. Default 1 MiB, the server's own. */
   readonly maxPayload?: number;
+  /** Bytes of JetStream's file storage. Default 20 GB. */
+  readonly maxFileBytes?: number;
+  readonly tls?: ServerTls;
+  /** Users with their passwords; default: anyone. */
+  readonly users?: Readonly<Record<string, string>>;
 }
 
 export interface NatsServers {
@@ -314,8 +337,14 @@ export async function startNats(options: NatsOptions = {}): Promise<NatsServers>
       `listen: "127.0.0.1:${clients[i]}"`,
       `http: "${monitors[i]?.slice('http://'.length)}"`,
       `max_payload: ${options.maxPayload ?? 1 << 20}`,
-      `jetstream { store_dir: "${home}", sync_interval: ${options.syncInterval ?? 'always'}, max_mem: 64MB, max_file: 20GB }`,
+      `jetstream { store_dir: "${home}", sync_interval: ${options.syncInterval ?? 'always'}, max_mem: 64MB, max_file: ${options.maxFileBytes ?? '20GB'} }`,
     ];
+    const { tls, users } = options;
+    if (tls) config.push(`tls { ca_file: "${tls.caFile}", cert_file: "${tls.certFile}", key_file: "${tls.keyFile}", verify: true }`);
+    if (users) {
+      const list = Object.entries(users).map(([user, password]) => `{ user: "${user}", password: "${password}" }`);
+      config.push(`authorization { users: [${list.join(', ')}] }`);
+    }
     if (replicas > 1) {
       const all = routes.map((port) => `"nats-route://127.0.0.1:${port}"`).join(', ');
       config.push(`cluster { name: test, listen: "127.0.0.1:${routes[i]}", routes: [${all}] }`);

@@ -7,6 +7,13 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const PORT = 65_535;
 
+/** Files are read once, at start. */
+const tls = (server: string) => ({
+  caFile: text('', `PEM file of the authority that signed the certificates of ${server}; given: connections are encrypted`),
+  certFile: text('', `PEM file of the client certificate shown to ${server}; empty: none`),
+  keyFile: text('', 'PEM file of its key'),
+});
+
 /** Every setting of the house, with its unit in the name, its default and its purpose. The defaults are those of one embedded process. */
 export const settings = {
   dataDir: text('./data', 'directory of the embedded stores and of caches'),
@@ -37,7 +44,12 @@ export const settings = {
     kind: choice(['lmdb', 'etcd', 'memory'], 'lmdb', 'where the catalog lives'),
     prefix: text('cairn/', 'put before every key (etcd)'),
     callTimeoutMs: milliseconds(5 * SECOND, 'deadline of one call of the store', 1),
-    etcd: { endpoints: list(['127.0.0.1:2379'], 'addresses of the members, host:port') },
+    etcd: {
+      endpoints: list(['127.0.0.1:2379'], 'addresses of the members, host:port'),
+      username: text('', 'user of etcd; empty: none, or the name in the client certificate'),
+      password: secret('', 'password of the user'),
+      tls: tls('etcd'),
+    },
   },
   objects: {
     kind: choice(['disk', 's3', 'memory'], 'disk', 'where segments and snapshots live'),
@@ -61,6 +73,11 @@ export const settings = {
       servers: list(['127.0.0.1:4222'], 'addresses of the servers, host:port'),
       monitors: list([], 'monitoring URLs of the servers, by which their sync interval is checked at start'),
       replicas: integer(1, 'copies of each stream; 3 for high availability', 1, 5),
+      username: text('', 'user of NATS; empty: none'),
+      password: secret('', 'password of the user'),
+      token: secret('', 'token, where the servers ask for one instead of a user'),
+      credentialsFile: text('', 'file with JWT and seed (.creds), where the servers ask for these'),
+      tls: tls('NATS'),
     },
   },
   segment: {

@@ -126,6 +126,9 @@ export function hasCode(error: unknown, ...names: CodeName[]): error is CairnErr
   return error instanceof CairnError && names.includes(error.codeName);
 }
 
+/** Extra info of a StoreUnavailable whose store is full, with the store's name: trying again helps when its operator has made room. */
+export const STORE_FULL = 'store_full';
+
 /** Extra info of an error that ends its request: a repeat under the same request id gets the same answer, a new request may succeed. */
 export const REQUEST_ENDED: Readonly<Record<string, string>> = { request_ended: 'true' };
 

@@ -1,4 +1,4 @@
-import { CairnError, type Runtime } from '@cairn/base';
+import { CairnError, type Runtime, STORE_FULL } from '@cairn/base';
 import { Etcd3, EtcdLeaseInvalidError, GRPCInvalidArgumentError, type IOptions } from 'etcd3';
 
 export interface EtcdOptions {
@@ -6,6 +6,11 @@ export interface EtcdOptions {
   readonly endpoints: readonly string[];
   /** Put before every key, so that several clusters can share an etcd. */
   readonly prefix?: string;
+  /** User and password; empty or absent: none. */
+  readonly username?: string;
+  readonly password?: string;
+  /** PEM texts. `ca` given: connections are encrypted; certificate and key: shown to the server. */
+  readonly tls?: { readonly ca: string; readonly cert?: string; readonly key?: string };
   /** Deadline of one call, retries included; default 5000. */
   readonly callTimeoutMs?: number;
 }
@@ -35,8 +40,19 @@ export class EtcdClient {
     this.runtime = runtime;
     this.#callTimeoutMs = options.callTimeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
     this.#endpoints = options.endpoints.join(', ');
+    const { tls, username = '', password = '' } = options;
     this.#client = new Etcd3({
-      hosts: [...options.endpoints],
+      // With credentials the library takes encrypted addresses only.
+      hosts: options.endpoints.map((endpoint) => (tls ? `https://${endpoint.replace(/^https?:\/\//, '')}` : endpoint)),
+      ...(tls
+        ? {
+            credentials: {
+              rootCertificate: Buffer.from(tls.ca),
+              ...(tls.cert && tls.key ? { certChain: Buffer.from(tls.cert), privateKey: Buffer.from(tls.key) } : {}),
+            },
+          }
+        : {}),
+      ...(username === '' ? {} : { auth: { username, password } }),
       faultHandling: { global: direct, host: () => direct },
       grpcOptions: {
         'grpc.max_receive_message_length': MAX_RECEIVE_BYTES,
@@ -69,7 +85,11 @@ export class EtcdClient {
         return await this.#within(left, work({ deadline: this.runtime.now() + left }));
       } catch (error) {
         const failure = this.#translate(what, error);
-        const again = failure.codeName === 'StoreUnavailable' && (idempotent || neverSent(error));
+        const again =
+          failure.codeName === 'StoreUnavailable' &&
+          failure.extraInfo[STORE_FULL] === undefined &&
+          !refusedUs(error) &&
+          (idempotent || neverSent(error));
         if (!again || this.runtime.monotonic() + RETRY_MS >= end) throw failure;
         await this.runtime.sleep(RETRY_MS);
       }
@@ -104,9 +124,20 @@ export class EtcdClient {
       return new CairnError('Unavailable', `etcd ${what}: revision has been compacted`, { cause: error });
     if (error instanceof EtcdLeaseInvalidError || message.includes('lease not found'))
       return new CairnError('Unavailable', `etcd ${what}: lease is lost`, { cause: error });
+    if (message.includes('database space exceeded'))
+      return new CairnError(
+        'StoreUnavailable',
+        `etcd ${what} at ${this.#endpoints}: NOSPACE, its quota is used up: it reads and keeps leases, and writes again when it was compacted, defragmented and its alarm disarmed`,
+        { cause: error, extraInfo: { [STORE_FULL]: 'etcd' } },
+      );
     if (error instanceof GRPCInvalidArgumentError) return new CairnError('Internal', `etcd ${what}: ${message}`, { cause: error });
     return new CairnError('StoreUnavailable', `etcd ${what} at ${this.#endpoints}: ${message}`, { cause: error });
   }
+}
+
+/** Credentials do not become right by trying again at once. */
+function refusedUs(error: unknown): boolean {
+  return error instanceof Error && /authentication failed|permission denied/.test(error.message);
 }
 
 /** True when no connection stood, so that the request cannot have run. */

@@ -1,8 +1,9 @@
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Config, Logger, Runtime } from '@cairn/base';
+import { CairnError, type Config, type Logger, type Runtime } from '@cairn/base';
 import { DirectoryLock, LmdbMetaStore, MemoryMetaStore, type MetaStore } from '@cairn/meta';
 import { DiskObjectStore, MemoryObjectStore, type ObjectStore } from '@cairn/objects';
-import { LmdbWalStore, MemoryWalStore, type WalStore } from '@cairn/wal';
+import { type JetStreamAccess, LmdbWalStore, MemoryWalStore, type WalStore } from '@cairn/wal';
 
 export interface Stores {
   readonly meta: MetaStore;
@@ -47,7 +48,9 @@ async function openMeta(config: Config, runtime: Runtime, logger: Logger): Promi
     case 'etcd': {
       // Clients of servers are large: embedded processes do without.
       const { EtcdMetaStore } = await import('@cairn/meta/etcd');
-      return new EtcdMetaStore({ endpoints: etcd.endpoints, prefix, callTimeoutMs }, runtime, logger);
+      const { endpoints, username, password } = etcd;
+      const tls = await tlsOf(etcd.tls, 'meta.etcd.tls');
+      return new EtcdMetaStore({ endpoints, username, password, ...(tls ? { tls } : {}), prefix, callTimeoutMs }, runtime, logger);
     }
     case 'lmdb':
       return LmdbMetaStore.open(join(config.dataDir, 'meta'), runtime);
@@ -75,11 +78,66 @@ async function openWal(config: Config, runtime: Runtime, logger: Logger, signal:
     case 'jetstream': {
       const { JetStreamWalStore } = await import('@cairn/wal/jetstream');
       const { servers, monitors, replicas } = nats;
-      return JetStreamWalStore.open({ servers, monitors, replicas, maxRecordBytes, runtime, logger, ...(signal ? { signal } : {}) });
+      const access = await natsAccess(nats);
+      return JetStreamWalStore.open({
+        servers,
+        monitors,
+        replicas,
+        maxRecordBytes,
+        access,
+        runtime,
+        logger,
+        ...(signal ? { signal } : {}),
+      });
     }
     case 'lmdb':
       return new LmdbWalStore({ path: join(config.dataDir, 'wal'), logger, maxRecordBytes });
     case 'memory':
       return new MemoryWalStore({ maxRecordBytes });
   }
+}
+
+interface TlsFiles {
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+/** PEM texts of the files; undefined without an authority. InvalidParameter names the setting whose file cannot be read, or is missing. */
+async function tlsOf(files: TlsFiles, path: string): Promise<{ ca: string; cert?: string; key?: string } | undefined> {
+  const { caFile, certFile, keyFile } = files;
+  if ((certFile === '') !== (keyFile === ''))
+    throw new CairnError(
+      'InvalidParameter',
+      `${path}.certFile and ${path}.keyFile go together: ${certFile === '' ? 'certFile' : 'keyFile'} is missing`,
+    );
+  if (caFile === '') {
+    if (certFile !== '') throw new CairnError('InvalidParameter', `${path}.certFile is given without ${path}.caFile`);
+    return undefined;
+  }
+  const ca = await fileOf(caFile, `${path}.caFile`);
+  if (certFile === '') return { ca };
+  return { ca, cert: await fileOf(certFile, `${path}.certFile`), key: await fileOf(keyFile, `${path}.keyFile`) };
+}
+
+async function fileOf(file: string, setting: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new CairnError('InvalidParameter', `${setting}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+/** What NATS asks for to let us in. */
+async function natsAccess(nats: Config['wal']['nats']): Promise<JetStreamAccess> {
+  const { username, password, token, credentialsFile } = nats;
+  const tls = await tlsOf(nats.tls, 'wal.nats.tls');
+  if ([username, token, credentialsFile].filter((given) => given !== '').length > 1)
+    throw new CairnError('InvalidParameter', 'wal.nats: one of username, token and credentialsFile, not several');
+  return {
+    ...(tls ? { tls } : {}),
+    ...(username === '' ? {} : { user: { name: username, password } }),
+    ...(token === '' ? {} : { token }),
+    ...(credentialsFile === '' ? {} : { credentials: await fileOf(credentialsFile, 'wal.nats.credentialsFile') }),
+  };
 }

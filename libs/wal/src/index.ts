@@ -1,4 +1,5 @@
 export { type AppendEntry, type ChannelWriter, type ChannelWriterOptions, openChannelWriter } from './channel-writer.ts';
+export type { JetStreamAccess } from './jetstream-connection.ts';
 export { type LmdbWalOptions, LmdbWalStore } from './lmdb-wal.ts';
 export { type MemoryWalOptions, MemoryWalStore } from './memory-wal.ts';
 export { FENCE_SUBJECT } from './take-over.ts';

@@ -1,15 +1,25 @@
-import { CairnError, type Logger, type Runtime } from '@cairn/base';
+import { CairnError, type Logger, type Runtime, STORE_FULL } from '@cairn/base';
 import { JetStreamApiError, type JetStreamClient, type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
-import { connect, type NatsConnection, type NodeConnectionOptions } from '@nats-io/transport-node';
+import { connect, credsAuthenticator, type NatsConnection, type NodeConnectionOptions } from '@nats-io/transport-node';
 import type { WalState } from './wal.ts';
 import { channelMissing, storeUnavailable, WrongTailError } from './wal-errors.ts';
+
+/** What the servers ask for to let us in; PEM and other texts, no files. */
+export interface JetStreamAccess {
+  readonly tls?: { readonly ca: string; readonly cert?: string; readonly key?: string };
+  readonly user?: { readonly name: string; readonly password: string };
+  readonly token?: string;
+  /** Content of a .creds file: JWT and seed. */
+  readonly credentials?: string;
+}
 
 export interface JetStreamConnectionOptions {
   /** wal.nats.servers: `nats://host:port`, any members of the cluster. */
   readonly servers: readonly string[];
   readonly runtime: Runtime;
   readonly logger: Logger;
-  /** Credentials, TLS and the like, as the NATS client takes them. */
+  readonly access?: JetStreamAccess;
+  /** More, as the NATS client takes it. */
   readonly connection?: Partial<NodeConnectionOptions>;
   /** wal.nats.requestTimeoutMs: after that an append or a call has an unknown outcome. */
   readonly requestTimeoutMs?: number;
@@ -47,6 +57,7 @@ export async function connectJetStream(options: JetStreamConnectionOptions): Pro
         reconnectTimeWait: RECONNECT_WAIT_MS,
         pingInterval: PING_INTERVAL_MS,
         maxPingOut: MAX_PINGS_OUT,
+        ...accessOptions(options.access ?? {}),
         ...options.connection,
         servers: [...options.servers],
       });
@@ -62,6 +73,15 @@ export async function connectJetStream(options: JetStreamConnectionOptions): Pro
   }
 }
 
+function accessOptions({ tls, user, token, credentials }: JetStreamAccess): Partial<NodeConnectionOptions> {
+  return {
+    ...(tls ? { tls } : {}),
+    ...(user ? { user: user.name, pass: user.password } : {}),
+    ...(token === undefined ? {} : { token }),
+    ...(credentials === undefined ? {} : { authenticator: credsAuthenticator(Buffer.from(credentials)) }),
+  };
+}
+
 async function logStatus(nats: NatsConnection, logger: Logger): Promise<void> {
   for await (const status of nats.status()) {
     if (status.type === 'disconnect') logger.warn({ server: status.server }, 'connection to NATS is lost, reconnecting');
@@ -74,6 +94,9 @@ async function logStatus(nats: NatsConnection, logger: Logger): Promise<void> {
 const STREAM_NOT_FOUND = 10059;
 const WRONG_LAST_SEQUENCE = 10071;
 const WRONG_LAST_SEQUENCE_CONSTANT = 10164;
+
+/** No room: of the account or server for a stream, of the server's storage, or of its disk (`max_file`, a full volume). */
+const NO_ROOM: readonly number[] = [10023, 10028, 10047, 10077];
 
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND;
@@ -89,6 +112,13 @@ export function asWalError(error: unknown, channel: string, what: string, expect
     (error.code === WRONG_LAST_SEQUENCE || error.code === WRONG_LAST_SEQUENCE_CONSTANT)
   ) {
     return new WrongTailError(channel, expectedLast, error);
+  }
+  if (error instanceof JetStreamApiError && NO_ROOM.includes(error.code)) {
+    return new CairnError(
+      'StoreUnavailable',
+      `write-ahead log: JetStream has no room for ${what} of channel ${channel} (${error.message}): it goes on when its storage limit or volume was enlarged`,
+      { cause: error, extraInfo: { [STORE_FULL]: 'jetstream' } },
+    );
   }
   return storeUnavailable(channel, what, error);
 }

@@ -58,6 +58,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- toJson $members -}}
 {{- end -}}
 
+{{/* Settings of encryption for files of a mounted Secret: (dict "path" "/etc/x" "certificate" true) -> JSON. */}}
+{{- define "cairn.tlsFiles" -}}
+{{- $files := dict "caFile" (printf "%s/ca.crt" .path) -}}
+{{- if .certificate -}}
+{{- $files = merge $files (dict "certFile" (printf "%s/tls.crt" .path) "keyFile" (printf "%s/tls.key" .path)) -}}
+{{- end -}}
+{{- toJson $files -}}
+{{- end -}}
+
 {{/* The configuration of the servers: what the chart sets, then what the user says. */}}
 {{- define "cairn.config" -}}
 {{- $embedded := .Values.embedded -}}
@@ -79,6 +88,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if $embedded.minio.enabled -}}
 {{- $_ := set $base.objects.s3 "endpoint" (printf "http://%s-minio:9000" (include "cairn.fullname" .)) -}}
+{{- end -}}
+{{- with .Values.secrets.etcd.tlsSecret -}}
+{{- $_ := set $base.meta.etcd "tls" (include "cairn.tlsFiles" (dict "path" "/etc/cairn-tls/etcd" "certificate" $.Values.secrets.etcd.clientCertificate) | fromJson) -}}
+{{- end -}}
+{{- with .Values.secrets.nats.tlsSecret -}}
+{{- $_ := set $base.wal.nats "tls" (include "cairn.tlsFiles" (dict "path" "/etc/cairn-tls/nats" "certificate" $.Values.secrets.nats.clientCertificate) | fromJson) -}}
+{{- end -}}
+{{- with .Values.secrets.nats.credentialsSecret -}}
+{{- $_ := set $base.wal.nats "credentialsFile" (printf "/etc/cairn-tls/nats-credentials/%s" $.Values.secrets.nats.credentialsKey) -}}
 {{- end -}}
 {{- $config := mergeOverwrite $base (deepCopy .Values.config) -}}
 {{- if and (not $embedded.etcd.enabled) (not $config.meta.etcd.endpoints) -}}
@@ -187,6 +205,22 @@ spec:
     - name: CAIRN_OBJECTS_S3_SECRET_ACCESS_KEY
       valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ $root.Values.secrets.objects.secretAccessKeyKey }} } }
     {{- end }}
+    {{- with $root.Values.secrets.etcd }}
+    {{- if .existingSecret }}
+    - name: CAIRN_META_ETCD_USERNAME
+      valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .usernameKey }} } }
+    - name: CAIRN_META_ETCD_PASSWORD
+      valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .passwordKey }} } }
+    {{- end }}
+    {{- end }}
+    {{- with $root.Values.secrets.nats }}
+    {{- if .existingSecret }}
+    - name: CAIRN_WAL_NATS_USERNAME
+      valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .usernameKey }} } }
+    - name: CAIRN_WAL_NATS_PASSWORD
+      valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .passwordKey }} } }
+    {{- end }}
+    {{- end }}
     {{- with $values.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -227,12 +261,27 @@ spec:
     volumeMounts:
     - { name: config, mountPath: /etc/cairn, readOnly: true }
     - { name: data, mountPath: /data }
+    {{- if $root.Values.secrets.etcd.tlsSecret }}
+    - { name: etcd-tls, mountPath: /etc/cairn-tls/etcd, readOnly: true }
+    {{- end }}
+    {{- if $root.Values.secrets.nats.tlsSecret }}
+    - { name: nats-tls, mountPath: /etc/cairn-tls/nats, readOnly: true }
+    {{- end }}
+    {{- if $root.Values.secrets.nats.credentialsSecret }}
+    - { name: nats-credentials, mountPath: /etc/cairn-tls/nats-credentials, readOnly: true }
+    {{- end }}
     - { name: tmp, mountPath: /tmp }
   volumes:
   - name: config
     configMap: { name: {{ include "cairn.fullname" $root }} }
   - name: tmp
     emptyDir: { sizeLimit: 1Gi }
+  {{- range $name, $secret := dict "etcd-tls" $root.Values.secrets.etcd.tlsSecret "nats-tls" $root.Values.secrets.nats.tlsSecret "nats-credentials" $root.Values.secrets.nats.credentialsSecret }}
+  {{- if $secret }}
+  - name: {{ $name }}
+    secret: { secretName: {{ $secret }}, defaultMode: 0440 }
+  {{- end }}
+  {{- end }}
   {{- if $values.scratch }}
   {{- if not $values.scratch.persistence.enabled }}
   - name: data
