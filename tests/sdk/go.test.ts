@@ -16,6 +16,9 @@ const CHECKS = [
 const BUILD_MS = 900_000;
 const CHECKS_MS = 110_000;
 
+/** No other toolchain is fetched, and none but Go's own compiler is needed. */
+const GO_ENV = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly', CGO_ENABLED: '0' };
+
 interface Check {
   readonly check: string;
   readonly ok: boolean;
@@ -25,9 +28,8 @@ interface Check {
 /** The program with the checks, or why there is none. */
 async function buildChecks(): Promise<{ readonly program: string } | { readonly missing: string }> {
   const cwd = join(import.meta.dirname, 'go');
-  const env = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '-mod=readonly', CGO_ENABLED: '0' };
   try {
-    await run('go', ['version'], { env });
+    await run('go', ['version'], { env: GO_ENV });
   } catch {
     return { missing: 'there is no Go toolchain' };
   }
@@ -35,7 +37,7 @@ async function buildChecks(): Promise<{ readonly program: string } | { readonly 
   const program = join(cache, `sdk-go-${process.pid}`);
   try {
     await mkdir(cache, { recursive: true });
-    await run('go', ['build', '-o', program, '.'], { cwd, env, timeout: BUILD_MS });
+    await run('go', ['build', '-o', program, '.'], { cwd, env: GO_ENV, timeout: BUILD_MS });
     return { program };
   } catch (error) {
     // A Go older than go.mod asks for ends here too, and says so.
@@ -80,4 +82,15 @@ describe.skipIf('missing' in built)('the Go client', () => {
     expect(check, `no word of ${name}: ${stderr.slice(-1000)}`).toBeDefined();
     expect(check?.ok, check?.detail).toBe(true);
   });
+
+  test(
+    'the example in Go runs to its end',
+    async () => {
+      const cwd = join(import.meta.dirname, '../../examples/go');
+      const env = { ...GO_ENV, CAIRN_ADDRESS: server?.address ?? '' };
+      const { stdout } = await run('go', ['run', '.'], { cwd, env, timeout: CHECKS_MS });
+      expect(stdout.trim().split('\n').at(-1)).toBe('all is as it must be');
+    },
+    CHECKS_MS,
+  );
 });

@@ -47,4 +47,12 @@ describe.skipIf('missing' in prepared)('pymilvus', () => {
     expect(check, `no word of ${name}: ${stderr.slice(-1000)}`).toBeDefined();
     expect(check?.ok, check?.detail).toBe(true);
   });
+
+  test('the example in Python runs to its end', async () => {
+    if ('missing' in prepared) return;
+    const script = fileURLToPath(new URL('../../examples/python/packages.py', import.meta.url));
+    const env = { ...process.env, CAIRN_ADDRESS: server?.address ?? '' };
+    const { stdout } = await run(prepared.python, [script], { env, timeout: CHECKS_MS });
+    expect(stdout.trim().split('\n').at(-1)).toBe('all is as it must be');
+  });
 });
