@@ -139,6 +139,10 @@ export const settings = {
     intervalMs: milliseconds(1 * MINUTE, 'how often dead prefixes are looked for', 100),
     graceMs: milliseconds(10 * MINUTE, 'time between recording a prefix as dead and deleting it', 0),
   },
+  scrub: {
+    intervalMs: milliseconds(7 * 24 * HOUR, 'how often every snapshot is read and compared in the background; 0: never', 0),
+    bytesPerSecond: bytes(32 * MiB, 'what the background passes over snapshots read at most in a second', 64 * KiB),
+  },
   telemetry: {
     otlpEndpoint: text('', 'URL that traces are sent to; empty: nowhere'),
     samplePercent: integer(100, 'traces kept, in percent', 0, 100),

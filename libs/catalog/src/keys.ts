@@ -52,6 +52,8 @@ export const keys = {
 
   snapshot: (collection: number, id: number) => `snapshot/${pad(collection)}/${pad(id)}`,
   snapshots: 'snapshot/',
+  snapshotHealth: (snapshot: number) => `snapshothealth/${pad(snapshot)}`,
+  snapshotHealths: 'snapshothealth/',
   pin: (snapshot: number, id: number) => `pin/${pad(snapshot)}/${pad(id)}`,
   pins: 'pin/',
   restoreIntent: (job: number) => `restore/intent/${pad(job)}`,

@@ -1,9 +1,15 @@
+export * from './content-hash.ts';
 export * from './deletes.ts';
 export * from './delta-log.ts';
+export * from './examiner-pool.ts';
 export * from './growing-segment.ts';
 export * from './object-bytes.ts';
 export * from './readable-segment.ts';
+export * from './row-hash.ts';
 export * from './sealed-segment.ts';
+export * from './segment-examiner.ts';
 export * from './segment-writer.ts';
-export { snapshotManifestPrefix, snapshotMetadataKey } from './snapshot-metadata.ts';
+export * from './snapshot-content.ts';
+export * from './snapshot-examination.ts';
+export { type SnapshotContent, snapshotManifestPrefix, snapshotMetadataKey } from './snapshot-metadata.ts';
 export * from './snapshot-store.ts';

@@ -16,6 +16,7 @@ import {
   type VectorColumn,
   writeArrowFile,
 } from '@cairn/schema';
+import { contentHash } from './content-hash.ts';
 import { pause, putObject } from './object-bytes.ts';
 
 export interface WriteSegmentOptions {
@@ -34,6 +35,8 @@ export interface WrittenSegment {
   readonly minTs: number;
   readonly maxTs: number;
   readonly bytes: number;
+  /** Of all rows; see content-hash.ts. */
+  readonly contentHash: string;
 }
 
 /** Objects of one segment that are written at once. */
@@ -62,6 +65,9 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Writte
       columns: new Map([[id, column]]),
     })),
   ];
+  // Beside the writes: the rows' order does not matter to it.
+  const hash = contentHash(batch, runtime);
+  hash.catch(() => undefined);
   const refs = await mapLimit(files, PARALLEL_PUTS, async ({ key, role, fieldId, columns }) => {
     const ordered = new Map<number, Column>();
     for (const [id, column] of columns) ordered.set(id, await orderColumn(column, order, runtime));
@@ -74,7 +80,8 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Writte
     if (ts < minTs) minTs = ts;
     if (ts > maxTs) maxTs = ts;
   }
-  return { objects: refs, rows: batch.length, minTs, maxTs, bytes: refs.reduce((sum, ref) => sum + ref.size, 0) };
+  const bytes = refs.reduce((sum, ref) => sum + ref.size, 0);
+  return { objects: refs, rows: batch.length, minTs, maxTs, bytes, contentHash: await hash };
 }
 
 function timestampsOf(batch: ColumnBatch): Float64Array {

@@ -24,6 +24,15 @@ export interface SnapshotTotals {
   readonly deltaLogs: number;
 }
 
+/** Content hashes of a snapshot, as far as they were known without reading rows when it was made. */
+export interface SnapshotContent {
+  /** Sum of the segments' content hashes: all stored rows. Empty: a segment was written before there were content hashes. */
+  readonly stored: string;
+  /** Of the rows that readers of the snapshot see: -1 and empty when deletes, the mask or a late default concern some of them. */
+  readonly visibleRows: number;
+  readonly visible: string;
+}
+
 export interface SnapshotMetadata {
   readonly formatVersion: number;
   readonly clusterId: string;
@@ -32,6 +41,8 @@ export interface SnapshotMetadata {
   readonly shards: readonly ShardRecord[];
   readonly manifests: readonly ManifestEntry[];
   readonly totals: SnapshotTotals;
+  /** Absent in snapshots that were written before there were content hashes. */
+  readonly content?: SnapshotContent;
 }
 
 export interface Tombstone {
@@ -81,6 +92,7 @@ export function encodeMetadata(metadata: Omit<SnapshotMetadata, 'formatVersion'>
     shards: metadata.shards.map(toPlain),
     manifests: metadata.manifests.map(({ kind, object, records }) => ({ kind, object: toPlain(object), records })),
     totals: toPlain(metadata.totals),
+    ...(metadata.content === undefined ? {} : { content: toPlain(metadata.content) }),
   });
 }
 
@@ -157,6 +169,7 @@ interface PlainMetadata {
   readonly shards: readonly Partial<ShardRecord>[];
   readonly manifests: readonly { readonly kind: ManifestKind; readonly object: Partial<ObjectRef>; readonly records: number }[];
   readonly totals: SnapshotTotals;
+  readonly content?: SnapshotContent;
 }
 
 function metadataOf(key: string, body: Record<string, unknown>): SnapshotMetadata {
@@ -184,5 +197,6 @@ function metadataOf(key: string, body: Record<string, unknown>): SnapshotMetadat
     shards: plain.shards.map((shard) => ShardRecord.fromPartial(shard)),
     manifests: plain.manifests.map(({ kind, object, records }) => ({ kind, object: ObjectRef.fromPartial(object), records })),
     totals: plain.totals,
+    ...(plain.content === undefined ? {} : { content: plain.content }),
   };
 }

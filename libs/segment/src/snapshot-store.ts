@@ -14,6 +14,7 @@ import type { Type } from 'avsc';
 import { decodeContainer, encodeContainer } from './avro-container.ts';
 import { deltaLogFromAvro, deltaLogToAvro, deltaLogType, segmentFromAvro, segmentToAvro, segmentType } from './manifest-records.ts';
 import { getObject, putObject, readingObject } from './object-bytes.ts';
+import { contentOf } from './snapshot-content.ts';
 import {
   decodeMetadata,
   encodeMetadata,
@@ -21,6 +22,7 @@ import {
   isTombstone,
   type ManifestEntry,
   type ManifestKind,
+  type SnapshotContent,
   type SnapshotMetadata,
   type SnapshotTotals,
   snapshotManifestPrefix,
@@ -53,6 +55,7 @@ export interface WrittenSnapshot {
   readonly rows: number;
   readonly bytes: number;
   readonly segments: number;
+  readonly content?: SnapshotContent;
 }
 
 export interface SnapshotBundle {
@@ -65,6 +68,8 @@ export interface SnapshotBundle {
   readonly rows: number;
   readonly bytes: number;
   readonly segmentCount: number;
+  /** Absent when it was written before there were content hashes. */
+  readonly content?: SnapshotContent;
   /** Empty without `withSegments`. */
   readonly segments: readonly SegmentRecord[];
   readonly deltaLogs: readonly DeltaLogRecord[];
@@ -94,12 +99,14 @@ export async function writeSnapshot(objects: ObjectStore, options: WriteSnapshot
   });
   const totals = totalsOf(contents);
   const metadataKey = snapshotMetadataKey(record.collectionId, record.id);
-  const bytes = encodeMetadata({ clusterId, record, definition, shards: contents.shards, manifests, totals });
+  const content = contentOf(contents, definition);
+  const bytes = encodeMetadata({ clusterId, record, definition, shards: contents.shards, manifests, totals, content });
   const standing = await putFirst(objects, metadataKey, bytes);
   if (standing !== undefined && isTombstone(standing)) return { outcome: 'aborted', metadataKey, rows: 0, bytes: 0, segments: 0 };
   // An earlier try got through, perhaps of a leader before: its metadata is the snapshot.
   const { rows, bytes: size, segments } = standing?.totals ?? totals;
-  return { outcome: 'written', metadataKey, rows, bytes: size, segments };
+  const known = standing ? standing.content : content;
+  return { outcome: 'written', metadataKey, rows, bytes: size, segments, ...(known ? { content: known } : {}) };
 }
 
 /** Ends a PENDING snapshot from the aborter's side. 'committed': the metadata stood there first, roll forward. */

@@ -46,7 +46,7 @@ const contents: SnapshotContents = {
       maxTs: big,
       objects: [ref(`segments/7/8/${id}/g1/scalars.arrow`, 'scalars'), ref(`segments/7/8/${id}/g1/vector.101.arrow`, 'vector')],
       sorted: true,
-      contentHash: 'ab',
+      contentHash: 'ab'.repeat(16),
       bytes: 20,
       asOf: id === 1 ? 500 : 0,
     }),
@@ -94,7 +94,7 @@ const replace = async (name: string, bytes: Uint8Array): Promise<void> => {
 describe('a snapshot in the bucket', () => {
   it('gives back everything, every reference masked at its timestamp', async () => {
     const written = await writeSnapshot(objects, options);
-    expect(written).toEqual({ outcome: 'written', metadataKey: 'snapshots/7/metadata/42.json', rows: 515, bytes: 120, segments: 5 });
+    expect(written).toMatchObject({ outcome: 'written', metadataKey: 'snapshots/7/metadata/42.json', rows: 515, bytes: 120, segments: 5 });
     const bundle = await readSnapshot(objects, key, { withSegments: true });
     expect(bundle.segments).toEqual(contents.segments.map((segment) => ({ ...segment, asOf: segment.id === 1 ? 500 : 1000 })));
     expect(bundle.deltaLogs).toEqual(contents.deltaLogs.map((log) => ({ ...log, asOf: 1000 })));

@@ -12,6 +12,7 @@ import {
   PinRecord,
   RestoreIntentRecord,
   RestoreJobRecord,
+  SnapshotHealthRecord,
   SnapshotRecord,
 } from '@cairn/proto/cairn/meta';
 
@@ -119,6 +120,7 @@ export class CatalogState {
   );
   readonly loads = new RecordTable(LoadRecord, (record) => record.collectionId);
   readonly snapshots = new RecordTable(SnapshotRecord, (record) => record.id);
+  readonly health = new RecordTable(SnapshotHealthRecord, (record) => record.snapshotId);
   readonly pins = new RecordTable(PinRecord, (record) => record.id);
   readonly intents = new RecordTable(RestoreIntentRecord, (record) => record.jobId);
   readonly jobs = new RecordTable(RestoreJobRecord, (record) => record.id);
@@ -134,7 +136,7 @@ export class CatalogState {
   );
 
   /** Prefixes whose records are held here: what a new leader loads. */
-  static readonly prefixes = ['catalog/', keys.snapshots, keys.pins, keys.restoreIntents, keys.restoreJobs] as const;
+  static readonly prefixes = ['catalog/', keys.snapshots, keys.snapshotHealths, keys.pins, keys.restoreIntents, keys.restoreJobs] as const;
 
   put(entry: Pick<MetaEntry, 'key' | 'value' | 'modRevision'>): void {
     const { key, value, modRevision } = entry;
@@ -155,6 +157,7 @@ export class CatalogState {
     if (key.startsWith('catalog/index/')) return this.#indexTable;
     if (key.startsWith('catalog/load/')) return this.loads;
     if (key.startsWith(keys.snapshots)) return this.snapshots;
+    if (key.startsWith(keys.snapshotHealths)) return this.health;
     if (key.startsWith(keys.pins)) return this.pins;
     if (key.startsWith(keys.restoreIntents)) return this.intents;
     if (key.startsWith(keys.restoreJobs)) return this.jobs;

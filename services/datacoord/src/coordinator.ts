@@ -5,6 +5,7 @@ import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, Se
 import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/proto/cairn/services';
 import type { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
+import { ExaminerPool } from '@cairn/segment';
 import { LeadershipCampaign } from './leadership.ts';
 import { type DataCoordSettings, defaultSettings } from './settings.ts';
 import { publishedGroups } from './snapshot-capture.ts';
@@ -13,6 +14,8 @@ import { upkeepHandlers } from './upkeep.ts';
 
 /** Ids that one call may take. */
 const MAX_IDS_PER_CALL = 10_000_000;
+/** Threads that read and hash rows, started when there is something to verify. */
+const EXAMINERS = 2;
 const REGISTER_AGAIN_MS = 500;
 
 /**
@@ -26,6 +29,7 @@ export class DataCoordService implements Service {
   readonly #resources: DataCoordResources;
   readonly #campaign: LeadershipCampaign;
   readonly #stop = new AbortController();
+  readonly #examiners: ExaminerPool;
   #term: LeaderTerm | undefined;
   #registration: NodeRegistration | undefined;
   #registering: Promise<void> | undefined;
@@ -33,6 +37,7 @@ export class DataCoordService implements Service {
 
   constructor(resources: DataCoordResources) {
     this.#resources = resources;
+    this.#examiners = new ExaminerPool(resources.runtime, EXAMINERS);
     const { meta, runtime, logger, nodeId, address, settings } = resources;
     this.#campaign = new LeadershipCampaign({
       meta,
@@ -42,12 +47,12 @@ export class DataCoordService implements Service {
       address,
       leaseTtlMs: settings.leaseTtlMs,
       begin: (leadership) => {
-        this.#term = new LeaderTerm(resources, leadership);
+        this.#term = new LeaderTerm({ ...resources, examiners: this.#examiners }, leadership);
         return this.#term;
       },
     });
     this.handlers = this.#makeHandlers();
-    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects, runtime);
+    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects);
   }
 
   /** Returns at once; the campaign and the registration wait for the store by themselves. */
@@ -60,6 +65,7 @@ export class DataCoordService implements Service {
     this.#stop.abort();
     await this.#registration?.stop();
     await Promise.all([this.#campaigning?.then(() => this.#campaign.stop()), this.#registering]);
+    await this.#examiners.stop();
   }
 
   /** A coordinator must not lead nodes that do not understand it. */
@@ -204,6 +210,8 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     restoreJobTimeoutMs: config.restore.jobTimeoutMs,
     restoreJobRetentionMs: config.restore.jobRetentionMs,
     restoreMode: config.restore.mode,
+    scrubIntervalMs: config.scrub.intervalMs,
+    scrubBytesPerSecond: config.scrub.bytesPerSecond,
     gcGraceMs: config.gc.graceMs,
     gcIntervalMs: config.gc.intervalMs,
     gcOrphanMs: Math.max(defaultSettings.gcOrphanMs, config.gc.graceMs),

@@ -38,6 +38,12 @@ export interface DataCoordSettings {
   readonly gcIntervalMs: number;
   /** A prefix that no record names is left to its writer for this long: longer than any flush or task takes to commit. */
   readonly gcOrphanMs: number;
+  /** Every snapshot is read and compared this often, in the background; 0: never. */
+  readonly scrubIntervalMs: number;
+  /** Bytes a second that the background passes over snapshots read at most. */
+  readonly scrubBytesPerSecond: number;
+  /** Between looks for a snapshot whose turn it is. */
+  readonly scrubPeriodMs: number;
   /** Period of the sweepers (results, pins, jobs, dead prefixes). */
   readonly sweepPeriodMs: number;
   /** Time a call to another service may take, tasks excepted. */
@@ -67,6 +73,9 @@ export const defaultSettings: DataCoordSettings = {
   gcGraceMs: 60_000,
   gcIntervalMs: 60_000,
   gcOrphanMs: 900_000,
+  scrubIntervalMs: 7 * 24 * 3_600_000,
+  scrubBytesPerSecond: 32 * 1024 * 1024,
+  scrubPeriodMs: 10_000,
   sweepPeriodMs: 5_000,
   callTimeoutMs: 15_000,
   clusterId: '',

@@ -22,7 +22,7 @@ import type {
   SnapshotName,
 } from '@cairn/proto/cairn/services';
 import type { Transport } from '@cairn/rpc';
-import { readSnapshot, writeSnapshot, writeTombstone } from '@cairn/segment';
+import { readSnapshot, type SnapshotContent, writeSnapshot, writeTombstone } from '@cairn/segment';
 import { withSpan } from '@cairn/telemetry';
 import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
@@ -50,6 +50,14 @@ export interface SnapshotManagerOptions {
   readonly pins: PinBoard;
   readonly prefixes: PrefixSweeper;
   readonly stop: AbortSignal;
+}
+
+/** What its metadata says in all. */
+interface SnapshotFigures {
+  readonly rows: number;
+  readonly bytes: number;
+  readonly segments: number;
+  readonly content?: SnapshotContent;
 }
 
 /** A PENDING snapshot that is being driven to its end. */
@@ -158,12 +166,22 @@ export class SnapshotManager {
   }
 
   /** PENDING → COMMITTED, once the metadata is there. */
-  async #commit(id: number, totals: { rows: number; bytes: number; segments: number }): Promise<SnapshotRecord> {
+  async #commit(id: number, totals: SnapshotFigures): Promise<SnapshotRecord> {
     const held = this.#pending(id);
-    const { rows, bytes, segments } = totals;
+    const { rows, bytes, segments, content } = totals;
     // Its deadline from now on: when its last write was given up, at the latest.
     const deadlineMs = this.#options.runtime.now();
-    const record: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_COMMITTED, rows, bytes, segments, deadlineMs };
+    const record: SnapshotRecord = {
+      ...held.record,
+      state: SnapshotState.SNAPSHOT_COMMITTED,
+      rows,
+      bytes,
+      segments,
+      deadlineMs,
+      contentHash: content?.stored ?? '',
+      visibleRows: content?.visible ? content.visibleRows : 0,
+      visibleHash: content?.visible ?? '',
+    };
     await this.#options.store.mustCommit({
       if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
       puts: [putRecord(held.key, SnapshotRecord, record)],
@@ -191,7 +209,7 @@ export class SnapshotManager {
     );
     if (decided === 'committed') {
       const bundle = await retry(runtime, PATIENT, () => readSnapshot(objects, metadataKey, { withSegments: false }), stop);
-      return this.#commit(id, { rows: bundle.rows, bytes: bundle.bytes, segments: bundle.segmentCount });
+      return this.#commit(id, { ...bundle, segments: bundle.segmentCount });
     }
     const held = this.#pending(id);
     // From now on its deadline says when the tombstone and what was written may go.
@@ -264,7 +282,14 @@ export class SnapshotManager {
       const expired = [...store.state.pins.values()]
         .filter((pin) => pin.snapshotId === record.id)
         .map((pin) => keys.pin(record.id, pin.id));
-      await store.mustCommit({ deletes: [keys.snapshot(record.collectionId, record.id), keys.prefix(prefix), ...expired.slice(0, 90)] });
+      await store.mustCommit({
+        deletes: [
+          keys.snapshot(record.collectionId, record.id),
+          keys.snapshotHealth(record.id),
+          keys.prefix(prefix),
+          ...expired.slice(0, 90),
+        ],
+      });
     };
     retry(runtime, PATIENT, work, stop)
       .catch((error: unknown) => {
@@ -341,6 +366,7 @@ export class SnapshotManager {
     const { store, objects, pins } = this.#options;
     const definition = SnapshotDefinition.decode(record.definition);
     const current = store.state.collections.get(record.collectionId) ?? definition.collection;
+    const health = store.state.health.get(record.id);
     return {
       id: record.id,
       name: record.name,
@@ -356,6 +382,11 @@ export class SnapshotManager {
       segments: record.segments,
       pins: pins.of(record.id).length,
       createdMs: record.createdMs,
+      contentHash: record.contentHash,
+      visibleRows: record.visibleHash === '' ? (health?.visibleRows ?? 0) : record.visibleRows,
+      visibleHash: record.visibleHash === '' ? (health?.visibleHash ?? '') : record.visibleHash,
+      verifiedMs: health?.verifiedMs ?? 0,
+      damage: health?.damage ?? '',
     };
   }
 }

@@ -4,11 +4,13 @@ import type { Leadership, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import type { Transport } from '@cairn/rpc';
+import type { ExaminerPool } from '@cairn/segment';
 import type { WalStore } from '@cairn/wal';
 import { DEFAULT_DATABASE } from './catalog-state.ts';
 import { ChangePreparer, type Ids } from './change-preparer.ts';
 import { ChannelAssigner } from './channel-assigner.ts';
 import { ConsistencyChecker } from './check/consistency-checker.ts';
+import { SnapshotVerifier } from './check/snapshot-verifier.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DropFollower } from './drop-follower.ts';
@@ -27,6 +29,7 @@ import { PrefixSweeper } from './prefix-sweeper.ts';
 import { RestoreManager } from './restore-manager.ts';
 import type { DataCoordSettings } from './settings.ts';
 import { SnapshotManager } from './snapshot-manager.ts';
+import { SnapshotScrubber } from './snapshot-scrubber.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TimestampOracle } from './timestamp-oracle.ts';
 
@@ -43,6 +46,11 @@ export interface DataCoordResources {
   readonly protocol?: ProtocolRange;
   readonly nodeId: string;
   readonly address: string;
+}
+
+export interface TermResources extends DataCoordResources {
+  /** Threads that hash rows; the service's. */
+  readonly examiners: ExaminerPool;
 }
 
 /** Id of the database that every cluster has. */
@@ -68,18 +76,19 @@ export class LeaderTerm implements Term {
   readonly planner: GarbagePlanner;
   readonly garbage: GarbageCollector;
   readonly checker: ConsistencyChecker;
+  readonly verifier: SnapshotVerifier;
   #control: ControlChannel | undefined;
   #snapshots: SnapshotManager | undefined;
   #restores: RestoreManager | undefined;
   #indexes: IndexBuilder | undefined;
   #epoch = 0;
   #serving = false;
-  readonly #resources: DataCoordResources;
+  readonly #resources: TermResources;
   readonly #leadership: Leadership;
   readonly #abort = new AbortController();
   readonly #end: (reason: string) => void;
 
-  constructor(resources: DataCoordResources, leadership: Leadership) {
+  constructor(resources: TermResources, leadership: Leadership) {
     const over = Promise.withResolvers<string>();
     this.over = over.promise;
     this.#end = over.resolve;
@@ -109,7 +118,17 @@ export class LeaderTerm implements Term {
     prefixes.permit(() => identity.require());
     this.garbage = new GarbageCollector({ store, runtime, logger, settings, identity, planner, references, prefixes, stop });
     const { snapshotReferences } = this;
-    this.checker = new ConsistencyChecker({ store, objects, runtime, settings, identity, planner, snapshotReferences });
+    this.verifier = new SnapshotVerifier({ objects, runtime, pool: resources.examiners });
+    this.checker = new ConsistencyChecker({
+      store,
+      objects,
+      runtime,
+      settings,
+      identity,
+      planner,
+      snapshotReferences,
+      pool: resources.examiners,
+    });
   }
 
   /** A part of the term, once it serves. */
@@ -195,6 +214,8 @@ export class LeaderTerm implements Term {
     this.#restores.resume();
     drops.poke();
     new Periodic('garbage collection', settings.gcIntervalMs, () => this.garbage.round(), runtime, logger, stop).poke();
+    const scrubber = new SnapshotScrubber({ ...parts, pins: this.pins, verifier: this.verifier });
+    new Periodic('scrub', settings.scrubPeriodMs, () => scrubber.round(), runtime, logger, stop).poke();
     new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
     this.#serving = true;
     logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch }, 'leading coordinator');

@@ -1,23 +1,26 @@
-import { CairnError, type Runtime } from '@cairn/base';
+import { CairnError } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import { type SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
 import type { SnapshotSizes, UpkeepDefinition, VerifySnapshotRequest } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
 import { readSnapshot } from '@cairn/segment';
-import { diffSnapshots, snapshotBytes, verifySnapshot } from './check/snapshot-compare.ts';
+import { diffSnapshots, snapshotBytes } from './check/snapshot-compare.ts';
 import type { LeaderTerm } from './term.ts';
 
 /** Items of a report at most, whatever is asked for. */
 const MAX_ITEMS = 100_000;
 
 /** Garbage, consistency, contents: answered by the leader alone. */
-export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore, runtime: Runtime): Handlers<UpkeepDefinition> {
+export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): Handlers<UpkeepDefinition> {
   const bundle = (record: SnapshotRecord) => readSnapshot(objects, record.metadataKey, { withSegments: true });
   return {
     gcPlan: ({ limit }) => leader().garbage.plan(Math.min(limit, MAX_ITEMS)),
     gcRun: ({ limit }) => leader().garbage.run(Math.min(limit, MAX_ITEMS)),
     check: ({ deep }) => leader().checker.run(deep),
-    verifySnapshot: async (request) => verifySnapshot(objects, runtime, wanted(leader(), request), request.deep),
+    verifySnapshot: async (request) => {
+      const term = leader();
+      return term.verifier.verify(wanted(term, request), request);
+    },
     diffSnapshots: async ({ database, collection, from, to }) => {
       const { snapshots } = leader();
       const records = [from, to].map((name) => snapshots.committed({ database, collection, name }));

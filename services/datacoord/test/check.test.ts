@@ -1,6 +1,6 @@
 import { keys } from '@cairn/catalog';
 import { GroupRecord, PinRecord, PrefixRecord, RestoreIntentRecord, RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
-import type { CheckResponse, DiffSnapshotsResponse, SnapshotSizesResponse } from '@cairn/proto/cairn/upkeep';
+import type { CheckResponse, DiffSnapshotsResponse, SnapshotSizesResponse, VerifyReport } from '@cairn/proto/cairn/upkeep';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { DataCoordService } from '../src/index.ts';
 import { flushDeletes, sealSegment } from './contents.ts';
@@ -25,7 +25,10 @@ const context = undefined as never;
 const check = async (deep = false) => ((await coordinator.upkeep.check({ deep }, context)) as CheckResponse).findings;
 const words = async (deep = false) => (await check(deep)).map(({ kind, subject, detail }) => `${kind} ${subject}: ${detail}`).join('\n');
 const verify = async (name: string, deep: boolean) =>
-  (await coordinator.upkeep.verifySnapshot({ database: '', collection: 'books', name, snapshotId: 0, deep }, context)) as CheckResponse;
+  (await coordinator.upkeep.verifySnapshot(
+    { database: '', collection: 'books', name, snapshotId: 0, deep, paged: false, cursor: '' },
+    context,
+  )) as VerifyReport;
 const create = (name: string) =>
   world
     .client('a')

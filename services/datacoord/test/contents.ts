@@ -5,9 +5,12 @@ import {
   DeltaLogRecord,
   IndexBuildState,
   type ObjectRef,
+  PrefixRecord,
   SegmentIndexRecord,
   SegmentRecord,
 } from '@cairn/proto/cairn/meta';
+import { type Column, decodeSchema, keyColumn, makeBatch, numberColumn } from '@cairn/schema';
+import { deletesOf, writeDeltaLog, writeSegment } from '@cairn/segment';
 import type { World } from './world.ts';
 
 let nextId = 900_000;
@@ -88,5 +91,72 @@ export async function flushDeletes(world: World, collection: number, minTs: numb
     lastSequence: 5,
   });
   await world.meta.txn({ then: [{ kind: 'put', key: keys.delta(collection, id), value: DeltaLogRecord.encode(record).finish() }] });
+  return record;
+}
+
+/** A sealed segment with real rows: keys 0 to rows - 1, vectors made of them, at timestamps from 5 on. */
+export async function flushRows(world: World, collection: number, partition: number, rows: number): Promise<SegmentRecord> {
+  const id = nextId++;
+  const { schema: bytes } = await collectionRecord(world, collection);
+  const schema = decodeSchema(bytes);
+  const vector = schema.vectorFields[0];
+  if (!vector) throw new Error('no vector field');
+  const prefix = paths.segment(collection, partition, id, 'g1');
+  const data = new Uint8Array(Float32Array.from({ length: rows * vector.dim }, (_, i) => Math.cos(i + id)).buffer);
+  const batch = makeBatch(
+    new Map<number, Column>([
+      [0, numberColumn(Float64Array.from({ length: rows }, (_, row) => row))],
+      [1, numberColumn(Float64Array.from({ length: rows }, (_, row) => 5 + row))],
+      [schema.primaryKey.id, keyColumn(Array.from({ length: rows }, (_, row) => BigInt(row)))],
+      [
+        vector.id,
+        {
+          kind: 'vector',
+          type: vector.type,
+          length: rows,
+          dim: vector.dim,
+          bytesPerRow: data.byteLength / rows,
+          data,
+          validity: null,
+        },
+      ],
+    ]),
+  );
+  const { objects, ...written } = await writeSegment({ objects: world.objects, runtime: world.runtime, prefix, schema, batch });
+  const record = SegmentRecord.fromPartial({
+    ...written,
+    id,
+    collectionId: collection,
+    partitionId: partition,
+    generation: 'g1',
+    prefix,
+    objects,
+    firstSequence: 3,
+    lastSequence: 9,
+    sorted: true,
+  });
+  const recorded = PrefixRecord.fromPartial({ prefix, createdMs: world.runtime.now(), purpose: 'flush' });
+  await world.meta.txn({
+    then: [
+      { kind: 'put', key: keys.segment(collection, id), value: SegmentRecord.encode(record).finish() },
+      { kind: 'put', key: keys.prefix(prefix), value: PrefixRecord.encode(recorded).finish() },
+    ],
+  });
+  return record;
+}
+
+/** Deletes of these keys at one timestamp, flushed. */
+export async function flushRealDeletes(world: World, collection: number, deleted: readonly number[], ts: number): Promise<DeltaLogRecord> {
+  const id = nextId++;
+  const key = paths.delta(collection, 0, id, 'g1');
+  const { object, ...written } = await writeDeltaLog(world.objects, key, deletesOf(keyColumn(deleted.map(BigInt)), ts));
+  const record = DeltaLogRecord.fromPartial({ ...written, id, collectionId: collection, object, firstSequence: 4, lastSequence: 5 });
+  const recorded = PrefixRecord.fromPartial({ prefix: key, createdMs: world.runtime.now(), purpose: 'flush' });
+  await world.meta.txn({
+    then: [
+      { kind: 'put', key: keys.delta(collection, id), value: DeltaLogRecord.encode(record).finish() },
+      { kind: 'put', key: keys.prefix(key), value: PrefixRecord.encode(recorded).finish() },
+    ],
+  });
   return record;
 }

@@ -191,7 +191,7 @@ export class Flusher {
         sorted: true,
         compactedFrom: [],
         commitTs: 0,
-        contentHash: '',
+        contentHash: written.contentHash,
         schemaVersion: part.schemaVersion,
         bytes: written.bytes,
         level: 0,

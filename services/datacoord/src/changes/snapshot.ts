@@ -65,6 +65,9 @@ export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { t
     reason: '',
     reasonCode: 0,
     deadlineMs: nowMs + snapshotTimeoutMs,
+    contentHash: '',
+    visibleRows: 0,
+    visibleHash: '',
   };
   const prefix = paths.snapshotManifests(collection.id, change.id);
   const manifests: PrefixRecord = { prefix, dead: false, createdMs: nowMs, deadMs: 0, purpose: `snapshot ${change.id}` };

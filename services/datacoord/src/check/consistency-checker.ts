@@ -15,7 +15,7 @@ import {
   SnapshotState,
 } from '@cairn/proto/cairn/meta';
 import type { CheckResponse, Finding } from '@cairn/proto/cairn/upkeep';
-import { readSnapshot } from '@cairn/segment';
+import { type ExaminerPool, readSnapshot } from '@cairn/segment';
 import { CatalogState, type RecordTable } from '../catalog-state.ts';
 import type { BucketIdentity } from '../gc/bucket-identity.ts';
 import type { GarbagePlanner } from '../gc/garbage-plan.ts';
@@ -41,6 +41,7 @@ export interface ConsistencyCheckerOptions {
   readonly identity: BucketIdentity;
   readonly planner: GarbagePlanner;
   readonly snapshotReferences: SnapshotReferences;
+  readonly pool: ExaminerPool;
 }
 
 type Kind = 'object' | 'reference' | 'prefix' | 'pin' | 'job' | 'snapshot' | 'group' | 'memory' | 'bucket';
@@ -87,8 +88,8 @@ export class ConsistencyChecker {
     const live = await this.#live(findings, groups);
     const snapshots = await this.#snapshots(findings);
     await this.#prefixes(findings);
-    const { objects, runtime } = this.#options;
-    const checked = await checkObjects(objects, runtime, [...live.objects, ...snapshots.objects], deep);
+    const { objects, pool } = this.#options;
+    const checked = await checkObjects(objects, [...live.objects, ...snapshots.objects], deep ? pool : undefined);
     for (const { key, by, detail } of checked.damage) findings.add('object', key, `${detail} (${by})`);
     return {
       findings: findings.list,
@@ -130,6 +131,7 @@ export class ConsistencyChecker {
     compare('database', store.state.databases, fresh.databases);
     compare('load', store.state.loads, fresh.loads);
     compare('snapshot', store.state.snapshots, fresh.snapshots);
+    compare('health of snapshot', store.state.health, fresh.health);
     compare('pin', store.state.pins, fresh.pins);
     compare('restore intent', store.state.intents, fresh.intents);
     compare('restore job', store.state.jobs, fresh.jobs);
@@ -138,6 +140,8 @@ export class ConsistencyChecker {
   #pins(findings: Findings): void {
     const { store, runtime } = this.#options;
     const { state } = store;
+    for (const { snapshotId } of state.health.values())
+      if (!state.snapshots.get(snapshotId)) findings.add('snapshot', `${snapshotId}`, 'a record of its health is there, it is not');
     for (const pin of state.pins.values()) {
       if (!state.snapshots.get(pin.snapshotId)) findings.add('pin', `${pin.id}`, `its snapshot ${pin.snapshotId} is not there`);
       if (pin.expiresMs !== 0 && pin.expiresMs + LATE_MS < runtime.now())

@@ -1,8 +1,7 @@
-import { asCairnError, isRetriable, mapLimit, type Runtime } from '@cairn/base';
+import { asCairnError, isRetriable, mapLimit } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
-import { readArrowFile } from '@cairn/schema';
-import { getObject, readingObject } from '@cairn/segment';
+import { type ExaminerPool, examineObject } from '@cairn/segment';
 
 /** Objects looked at at once; reading keeps this many in memory. */
 const PARALLEL_HEADS = 32;
@@ -27,17 +26,18 @@ export interface ObjectDamage {
  */
 export async function checkObjects(
   objects: ObjectStore,
-  runtime: Runtime,
   referred: Iterable<ReferredObject>,
-  deep: boolean,
+  /** Deep: reads the bytes. */
+  pool: ExaminerPool | undefined,
 ): Promise<{ readonly damage: readonly ObjectDamage[]; readonly objects: number; readonly bytes: number }> {
   const byContent = new Map<string, ReferredObject>();
   for (const one of referred) byContent.set(`${one.object.key} ${one.object.size} ${one.object.crc32c}`, one);
   const damage: ObjectDamage[] = [];
   const all = [...byContent.values()];
-  await mapLimit(all, deep ? PARALLEL_READS : PARALLEL_HEADS, async ({ object, rows, by }) => {
+  await mapLimit(all, pool ? PARALLEL_READS : PARALLEL_HEADS, async ({ object, rows, by }) => {
     try {
-      const detail = deep ? await whyDamaged(objects, runtime, object, rows) : await whyNotThere(objects, object);
+      if (pool) return await examineObject({ objects, pool }, object, rows);
+      const detail = await whyNotThere(objects, object);
       if (detail !== undefined) damage.push({ key: object.key, by, detail });
     } catch (error) {
       if (isRetriable(error)) throw error;
@@ -47,22 +47,11 @@ export async function checkObjects(
   return { damage, objects: all.length, bytes: all.reduce((sum, one) => sum + one.object.size, 0) };
 }
 
-async function whyNotThere(objects: ObjectStore, object: ObjectRef): Promise<string | undefined> {
+/** Undefined: it is there with its length and tag. */
+export async function whyNotThere(objects: ObjectStore, object: ObjectRef): Promise<string | undefined> {
   const found = await objects.head(object.key);
   if (!found) return `object not found: ${object.key}`;
   if (found.size !== object.size) return `${found.size} bytes, recorded ${object.size}`;
   if (object.etag !== '' && found.etag !== '' && found.etag !== object.etag) return `tag ${found.etag}, recorded ${object.etag}`;
   return undefined;
-}
-
-async function whyDamaged(
-  objects: ObjectStore,
-  runtime: Runtime,
-  object: ObjectRef,
-  rows: number | undefined,
-): Promise<string | undefined> {
-  const bytes = await getObject(objects, object, runtime);
-  if (rows === undefined) return undefined;
-  const found = readingObject(object.key, () => readArrowFile(bytes)).length;
-  return found === rows ? undefined : `${found} rows, recorded ${rows}`;
 }

@@ -1,49 +1,7 @@
-import { asCairnError, CairnError, type Runtime } from '@cairn/base';
-import type { ObjectStore } from '@cairn/objects';
-import type { SegmentRecord, SnapshotRecord } from '@cairn/proto/cairn/meta';
-import type { CheckResponse, DiffSnapshotsResponse, Finding, PartitionDiff } from '@cairn/proto/cairn/upkeep';
-import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
+import type { SegmentRecord } from '@cairn/proto/cairn/meta';
+import type { DiffSnapshotsResponse, PartitionDiff } from '@cairn/proto/cairn/upkeep';
+import type { SnapshotBundle } from '@cairn/segment';
 import type { References } from '../gc/references.ts';
-import { checkObjects, type ReferredObject } from './object-check.ts';
-
-/** That a snapshot can be restored: metadata, manifests and every object as recorded. `deep`: all bytes are read. */
-export async function verifySnapshot(
-  objects: ObjectStore,
-  runtime: Runtime,
-  record: SnapshotRecord,
-  deep: boolean,
-): Promise<CheckResponse> {
-  const started = runtime.monotonic();
-  const findings: Finding[] = [];
-  let checked = { objects: 0, bytes: 0 };
-  let segments = 0;
-  try {
-    const bundle = await readSnapshot(objects, record.metadataKey, { withSegments: true });
-    segments = bundle.segments.length;
-    const by = `snapshot ${record.name}`;
-    const referred: ReferredObject[] = [
-      ...bundle.segments.flatMap((segment) =>
-        segment.objects.map((object) => ({ object, rows: segment.rows, by: `segment ${segment.id}` })),
-      ),
-      ...bundle.deltaLogs.flatMap((log) => (log.object ? [{ object: log.object, rows: log.rows, by: `delta log ${log.id}` }] : [])),
-      ...bundle.segmentIndexes.flatMap((build) => (build.object ? [{ object: build.object, by: `index build ${build.buildId}` }] : [])),
-      ...bundle.manifestObjects.map((object) => ({ object, by })),
-    ];
-    const found = await checkObjects(objects, runtime, referred, deep);
-    checked = found;
-    for (const { key, by: owner, detail } of found.damage) findings.push({ kind: 'object', subject: key, detail: `${detail} (${owner})` });
-    const rows = bundle.segments.reduce((sum, segment) => sum + segment.rows, 0);
-    if (rows !== bundle.rows)
-      findings.push({ kind: 'snapshot', subject: record.name, detail: `${rows} rows in its segments, ${bundle.rows} in its metadata` });
-  } catch (error) {
-    const failure = asCairnError(error);
-    if (!(error instanceof CairnError) || !['ObjectDamaged', 'ObjectNotFound', 'NotSupported'].includes(failure.codeName)) throw failure;
-    findings.push({ kind: 'snapshot', subject: record.name, detail: failure.message });
-  }
-  return { findings, ...checkedOnly(checked), segments, snapshots: 1, elapsedMs: Math.round(runtime.monotonic() - started) };
-}
-
-const checkedOnly = ({ objects, bytes }: { readonly objects: number; readonly bytes: number }) => ({ objects, bytes });
 
 /** What `to` has that `from` has not, and the other way: by segment, summed by partition name. */
 export function diffSnapshots(from: SnapshotBundle, to: SnapshotBundle): DiffSnapshotsResponse {

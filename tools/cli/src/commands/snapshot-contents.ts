@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { bytes, print, printOne } from '../output.ts';
-import { CommandError, withSession } from '../session.ts';
+import { withSession } from '../session.ts';
+import { type VerifyCommandOptions, verifySnapshot } from '../verify-snapshot.ts';
 import { collect } from './server.ts';
-import { printCheck } from './upkeep.ts';
 
 interface InspectOptions {
   readonly config?: string;
@@ -34,16 +34,11 @@ export function addSnapshotContentsCommands(program: Command): void {
     .argument('<name>', 'snapshot; with --id its id')
     .option('-c, --collection <name>', 'collection', '')
     .option('--id', 'the name is an id: finds it also when its collection is gone')
-    .option('--deep', 'read every byte: checksums and row counts')
-    .action(async (name: string, options: { collection: string; id?: boolean; deep?: boolean }, command: Command) =>
-      withSession(command, async (session) => {
-        const snapshotId = options.id ? Number(name) : 0;
-        if (options.id && !(Number.isSafeInteger(snapshotId) && snapshotId > 0)) throw new CommandError(`'${name}' is no id`, 2);
-        if (!options.id && options.collection === '') throw new CommandError('a snapshot is named with its collection (-c)', 2);
-        const { database } = session;
-        const request = { database, collection: options.collection, name: options.id ? '' : name, snapshotId, deep: options.deep === true };
-        printCheck(session, await session.upkeep.verifySnapshot(request, session.options));
-      }),
+    .option('--deep', 'read every byte: checksums, row counts and content hashes')
+    .option('--resume <file>', 'keep the progress in this file, and go on from there when it exists')
+    .addHelpText('after', '\nExample:\n  cairn snapshot verify -c packages before_upgrade --deep --resume verify.json')
+    .action(async (name: string, options: VerifyCommandOptions, command: Command) =>
+      withSession(command, (session) => verifySnapshot(session, name, options)),
     );
 
   snapshot

@@ -92,6 +92,11 @@ export function addSnapshotCommands(program: Command): void {
           partitions: info.partitions,
           timestamp: info.ts,
           location: info.location,
+          content_hash: info.contentHash === '' ? 'not recorded' : info.contentHash,
+          visible_rows: info.visibleHash === '' ? null : info.visibleRows,
+          visible_hash: info.visibleHash === '' ? null : info.visibleHash,
+          verified: info.verifiedMs === 0 ? null : new Date(info.verifiedMs).toISOString(),
+          damage: info.damage === '' ? null : info.damage,
         });
       }),
     );

@@ -1,0 +1,54 @@
+import type { DeltaLogRecord, SegmentRecord, SnapshotDefinition } from '@cairn/proto/cairn/meta';
+import { decodeSchema } from '@cairn/schema';
+import { addHashes, formatHash, parseHash } from './row-hash.ts';
+import type { SnapshotContent } from './snapshot-metadata.ts';
+
+/** False when no delete of the log can hit a row of the segment: another shard or partition, or none between the oldest row and the mask. */
+export function mayDelete(log: DeltaLogRecord, segment: SegmentRecord): boolean {
+  return (
+    log.shard === segment.shard &&
+    (log.partitionId === 0 || log.partitionId === segment.partitionId) &&
+    log.maxTs > segment.minTs &&
+    (segment.asOf === 0 || log.minTs <= segment.asOf)
+  );
+}
+
+/**
+ * True when readers of the snapshot see all stored rows of the segment just as they are stored: no delete can hit them, none lies after the mask,
+ * and no field was added later with a default. Then its content hash is also that of its visible rows.
+ */
+export function isSeenAsStored(
+  segment: SegmentRecord,
+  deltaLogs: readonly DeltaLogRecord[],
+  schema: { readonly version: number; readonly defaults: boolean },
+): boolean {
+  if (segment.contentHash === '' || (segment.asOf > 0 && segment.maxTs > segment.asOf)) return false;
+  if (segment.schemaVersion !== schema.version && schema.defaults) return false;
+  return !deltaLogs.some((log) => mayDelete(log, segment));
+}
+
+/** Version of a snapshot's schema, and whether any of its fields gives rows without its column a value. */
+export function schemaTraits({ collection }: SnapshotDefinition): { readonly version: number; readonly defaults: boolean } {
+  const bytes = collection?.schema ?? new Uint8Array();
+  if (bytes.byteLength === 0) return { version: collection?.schemaVersion ?? 0, defaults: false };
+  const { fields } = decodeSchema(bytes);
+  return {
+    version: collection?.schemaVersion ?? 0,
+    defaults: fields.some((field) => field.defaultValue !== undefined || field.isDynamic),
+  };
+}
+
+/** Content hashes of what a snapshot lists, as far as the records alone tell them; every reference is masked already. */
+export function contentOf(
+  contents: { readonly segments: readonly SegmentRecord[]; readonly deltaLogs: readonly DeltaLogRecord[] },
+  definition: SnapshotDefinition,
+): SnapshotContent {
+  const { segments, deltaLogs } = contents;
+  if (segments.some((segment) => segment.contentHash === '')) return { stored: '', visibleRows: -1, visible: '' };
+  const stored = formatHash(addHashes(segments.map((segment) => parseHash(segment.contentHash))));
+  const byShard = Map.groupBy(deltaLogs, (log) => log.shard);
+  const traits = schemaTraits(definition);
+  if (!segments.every((segment) => isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits)))
+    return { stored, visibleRows: -1, visible: '' };
+  return { stored, visibleRows: segments.reduce((sum, segment) => sum + segment.rows, 0), visible: stored };
+}
