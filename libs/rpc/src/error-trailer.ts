@@ -36,14 +36,28 @@ function statusOf(error: CairnError): status {
   }
 }
 
-/** A thrown value as gRPC takes it: a status for strangers, the trailer for us. What is not a CairnError becomes `Unexpected`. */
-export function toServiceError(thrown: unknown): { code: status; details: string; metadata: Metadata } {
+/** What crosses the wire of an error, and the error that it is of. */
+function trailerOf(thrown: unknown): { readonly error: CairnError; readonly trailer: ErrorTrailer } {
   const error = asCairnError(thrown);
   const message = error.message.slice(0, MAX_MESSAGE_LENGTH);
-  const trailer: ErrorTrailer = { codeName: error.codeName, message, legacy: error.legacy, extraInfo: error.extraInfo };
+  return { error, trailer: { codeName: error.codeName, message, legacy: error.legacy, extraInfo: error.extraInfo } };
+}
+
+/** A thrown value as gRPC takes it: a status for strangers, the trailer for us. What is not a CairnError becomes `Unexpected`. */
+export function toServiceError(thrown: unknown): { code: status; details: string; metadata: Metadata } {
+  const { error, trailer } = trailerOf(thrown);
   const metadata = new Metadata();
   metadata.set(ERROR_TRAILER, escapeNonAscii(JSON.stringify(trailer)));
-  return { code: statusOf(error), details: message.replace(/[^\x20-\x7e]/g, '?'), metadata };
+  return { code: statusOf(error), details: trailer.message.replace(/[^\x20-\x7e]/g, '?'), metadata };
+}
+
+/** A thrown value as a packet carries it. */
+export function encodeFailure(thrown: unknown): Buffer {
+  return Buffer.from(JSON.stringify(trailerOf(thrown).trailer), 'utf8');
+}
+
+export function decodeFailure(bytes: Buffer): CairnError {
+  return parseTrailer(bytes.toString('utf8')) ?? new CairnError('Unexpected', 'the other side failed and said nothing that can be read');
 }
 
 function parseTrailer(text: string): CairnError | undefined {

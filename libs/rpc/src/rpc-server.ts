@@ -29,6 +29,7 @@ import {
   type ServiceDefinition,
 } from './definition.ts';
 import { toServiceError } from './error-trailer.ts';
+import { PacketPort, type UnaryWork } from './packet-port.ts';
 import { inServerSpan } from './server-span.ts';
 import { type AnyHandler, handlerOf, plainBytes } from './untyped.ts';
 
@@ -39,6 +40,8 @@ export interface RpcServerOptions {
   readonly protocol?: ProtocolRange;
   /** A reply when bytes of a request do not decode, instead of an error (the public service answers Status). */
   readonly onMalformed?: (method: MethodDefinition, error: CairnError) => unknown;
+  /** The port speaks packets too (PacketTransport): between our own nodes, not at the front. */
+  readonly packets?: boolean;
 }
 
 interface ServerCall {
@@ -64,6 +67,9 @@ export class RpcServer {
   readonly #options: RpcServerOptions;
   readonly #server: Server;
   readonly #protocol: ProtocolRange;
+  /** What packets may call, by path. */
+  readonly #unaryWork = new Map<string, UnaryWork>();
+  #port: PacketPort | undefined;
   #stopped = false;
 
   constructor(runtime: Runtime, logger: Logger, options: RpcServerOptions = {}) {
@@ -96,6 +102,7 @@ export class RpcServer {
         responseSerialize: identity,
         responseDeserialize: identity,
       };
+      if (!method.responseStream) this.#unaryWork.set(methodPath(definition, method), this.#byPacket(definition, method, handler, codec));
       implementation[name] = method.responseStream
         ? this.#streaming(definition, method, handler, codec)
         : this.#unary(definition, method, handler, codec);
@@ -104,7 +111,17 @@ export class RpcServer {
   }
 
   /** Binds and serves; port 0 takes a free one. Returns the port. */
-  listen(host: string, port: number): Promise<number> {
+  async listen(host: string, port: number): Promise<number> {
+    if (this.#options.packets) {
+      const grpc = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+      this.#port = new PacketPort({
+        runtime: this.#runtime,
+        logger: this.#logger,
+        find: (path) => this.#unaryWork.get(path),
+        other: (socket) => grpc.injectConnection(socket),
+      });
+      return this.#port.listen(host, port);
+    }
     const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => {
@@ -122,9 +139,11 @@ export class RpcServer {
       const timer = this.#runtime.after(graceMs, () => {
         this.#logger.warn({ graceMs }, 'calls under way were cut');
         this.#server.forceShutdown();
+        this.#port?.cut();
         resolve();
       });
-      this.#server.tryShutdown(() => {
+      const grpc = new Promise<void>((ended) => this.#server.tryShutdown(() => ended()));
+      void Promise.all([grpc, this.#port?.stop()]).then(() => {
         timer.cancel();
         resolve();
       });
@@ -145,6 +164,20 @@ export class RpcServer {
         (bytes) => callback(null, bytes),
         (error) => callback(toServiceError(error)),
       );
+    };
+  }
+
+  /** The same for a call that came as a packet. */
+  #byPacket(definition: ServiceDefinition, method: MethodDefinition, handler: AnyHandler, codec: Codec): UnaryWork {
+    return (bytes, callContext, headers) => {
+      const answer = async (): Promise<Buffer> => {
+        if (isInner(definition)) this.#requireVersion(headers[PROTOCOL_HEADER]);
+        const request = this.#decode(method, codec, bytes);
+        const response = 'malformed' in request ? request.malformed : await (handler(request.value, callContext) as Promise<unknown>);
+        return this.#encode(method, codec, response);
+      };
+      const parent = propagation.extract(ROOT_CONTEXT, headers);
+      return context.with(parent, () => inServerSpan(definition, method, answer));
     };
   }
 
@@ -231,15 +264,14 @@ export class RpcServer {
     });
     return context.with(parent, () =>
       inServerSpan(definition, method, async () => {
-        if (isInner(definition)) this.#requireVersion(metadata);
+        if (isInner(definition)) this.#requireVersion(metadata.get(PROTOCOL_HEADER)[0]?.toString());
         return work();
       }),
     );
   }
 
   /** A caller of another version is refused before its request is looked at, unless both speak one. */
-  #requireVersion(metadata: Metadata): void {
-    const said = metadata.get(PROTOCOL_HEADER)[0]?.toString();
+  #requireVersion(said: string | undefined): void {
     if (said !== protocolText(this.#protocol)) requireProtocol(this.#protocol, protocolOf(said), 'the calling service');
   }
 }

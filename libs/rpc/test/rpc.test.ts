@@ -3,7 +3,7 @@ import { CairnError, type CodeName, SystemRuntime, silentLogger } from '@cairn/b
 import { DataNodeDefinition, SegmentQueryRequest, SegmentSearchRequest } from '@cairn/proto/cairn/services';
 import { credentials, Client as RawClient } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Client, GrpcTransport, InProcessNetwork, RpcServer } from '../src/index.ts';
+import { type Client, GrpcTransport, InProcessNetwork, PacketTransport, RpcServer, type Transport } from '../src/index.ts';
 import { EchoNode } from './echo.ts';
 
 const runtime = new SystemRuntime();
@@ -20,20 +20,20 @@ async function failure(work: Promise<unknown>): Promise<CairnError> {
   return error as CairnError;
 }
 
-const kinds = ['gRPC', 'in-process'] as const;
+const kinds = ['gRPC', 'gRPC at a port of packets', 'packets', 'in-process'] as const;
 describe.each(kinds)('a call over %s', (kind) => {
   const node = new EchoNode();
-  const server = new RpcServer(runtime, silentLogger);
-  const grpc = new GrpcTransport(runtime);
+  const server = new RpcServer(runtime, silentLogger, { packets: kind !== 'gRPC' });
+  const wire: Transport = kind === 'packets' ? new PacketTransport(runtime) : new GrpcTransport(runtime);
   const network = new InProcessNetwork(runtime);
   let client: Client<typeof DataNodeDefinition>;
   let nobody: Client<typeof DataNodeDefinition>;
 
   beforeAll(async () => {
-    if (kind === 'gRPC') {
+    if (kind !== 'in-process') {
       server.add(DataNodeDefinition, node.handlers);
-      client = grpc.client(DataNodeDefinition, `127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
-      nobody = grpc.client(DataNodeDefinition, '127.0.0.1:1');
+      client = wire.client(DataNodeDefinition, `127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
+      nobody = wire.client(DataNodeDefinition, '127.0.0.1:1');
     } else {
       network.serve('inproc:echo', DataNodeDefinition, node.handlers);
       client = network.client(DataNodeDefinition, 'inproc:echo');
@@ -41,7 +41,7 @@ describe.each(kinds)('a call over %s', (kind) => {
     }
   });
   afterAll(async () => {
-    grpc.close();
+    wire.close();
     await server.stop(100);
   });
 
