@@ -47,6 +47,9 @@ export class Semaphore {
 
 /** Maps with at most `limit` calls at once; the first error stops new calls, waits for those under way and is thrown. */
 export async function mapLimit<T, R>(items: Iterable<T>, limit: number, work: (item: T, index: number) => Promise<R>): Promise<R[]> {
+  const count = Array.isArray(items) ? items.length : Number.POSITIVE_INFINITY;
+  // Most searches read one segment: no lanes for it.
+  if (count === 1) for (const item of items) return [await work(item, 0)];
   const results: R[] = [];
   const iterator = items[Symbol.iterator]();
   let index = 0;
@@ -65,7 +68,7 @@ export async function mapLimit<T, R>(items: Iterable<T>, limit: number, work: (i
       }
     }
   };
-  await Promise.all(Array.from({ length: Math.max(1, limit) }, lane));
+  await Promise.all(Array.from({ length: Math.min(count, Math.max(1, limit)) }, lane));
   if (failure) throw failure.error;
   return results;
 }

@@ -11,14 +11,14 @@ const NO_DEADLINE_MS = 3_600_000;
 
 /** One public request: where it goes, under which id its effects are known, and how long it may take. */
 export class RequestContext {
-  readonly signal: AbortSignal;
+  readonly #call: CallContext;
   #requestId: string;
   readonly #metadata: ReadonlyMap<string, string>;
   readonly #runtime: Runtime;
   readonly #until: number;
 
   constructor(call: CallContext, runtime: Runtime, defaultTimeoutMs: number) {
-    this.signal = call.signal;
+    this.#call = call;
     this.#metadata = call.metadata;
     this.#runtime = runtime;
     const remaining = call.remaining();
@@ -32,6 +32,11 @@ export class RequestContext {
       );
     }
     this.#requestId = key === '' ? '' : `client-${key}`;
+  }
+
+  /** Aborts when the caller has gone. Made when it is first asked for. */
+  get signal(): AbortSignal {
+    return this.#call.signal;
   }
 
   /**
