@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { CairnError, type Runtime, type TimerHandle } from '@cairn/base';
 import { decodeFailure } from './error-trailer.ts';
-import { CALL, CANCEL, FAILURE, MAGIC, MAX_UNREAD_BYTES, PacketReader, PING, PONG, REPLY, writePacket } from './packet.ts';
+import { CALL, CANCEL, ConnectionReader, FAILURE, MAGIC, MAX_UNREAD_BYTES, PING, PONG, REPLY, writePacket } from './packet.ts';
 
 /** A peer that cannot be reached for so long is not there, ms. */
 const CONNECT_TIMEOUT_MS = 3_000;
@@ -9,6 +9,7 @@ const CONNECT_TIMEOUT_MS = 3_000;
 const PING_EVERY_MS = 5_000;
 const MAX_SILENT_PINGS = 2;
 const NOTHING = new Uint8Array(0);
+const CLOSED = 'the transport was closed';
 const MAX_CALL_ID = 0xffff_ffff;
 
 /** Who waits for the answer of a call. */
@@ -23,25 +24,32 @@ export class PacketConnection {
   readonly #runtime: Runtime;
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #onGone: () => void;
+  readonly #onGone: (understood: boolean) => void;
+  #connected = false;
+  /** The other side has said that it speaks packets. */
+  #understood = false;
   #nextId = 1;
   #silentPings = 0;
   #timer: TimerHandle;
   #gone = false;
 
-  /** Connects to `host:port`; calls may be sent at once. `onGone`: it takes no more calls. */
-  constructor(address: string, runtime: Runtime, onGone: () => void) {
+  /**
+   * Connects to `host:port`; calls may be sent at once. `onGone`: it takes no more calls; not `understood`: something is there that does not
+   * speak packets.
+   */
+  constructor(address: string, runtime: Runtime, onGone: (understood: boolean) => void) {
     this.#address = address;
     this.#runtime = runtime;
     this.#onGone = onGone;
     const colon = address.lastIndexOf(':');
     const host = address.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
-    const reader = new PacketReader(({ kind, call, body }) => this.#take(kind, call, body));
+    const reader = new ConnectionReader(({ kind, call, body }) => this.#take(kind, call, body));
     this.#socket = connect({ host, port: Number(address.slice(colon + 1)), noDelay: true });
     this.#socket.on('data', (chunk) => {
       this.#silentPings = 0;
       try {
         reader.push(chunk);
+        this.#understood ||= reader.begun;
       } catch (error) {
         this.#lost(`sent what cannot be read (${error instanceof Error ? error.message : error})`);
       }
@@ -50,6 +58,7 @@ export class PacketConnection {
     this.#socket.on('close', () => this.#lost('the connection was closed'));
     this.#timer = runtime.after(CONNECT_TIMEOUT_MS, () => this.#lost(`no connection within ${CONNECT_TIMEOUT_MS} ms`));
     this.#socket.once('connect', () => {
+      this.#connected = true;
       this.#timer.cancel();
       if (!this.#gone) this.#ping();
     });
@@ -72,7 +81,7 @@ export class PacketConnection {
   }
 
   close(): void {
-    this.#lost('the transport was closed');
+    this.#lost(CLOSED);
   }
 
   #freeId(): number {
@@ -105,7 +114,7 @@ export class PacketConnection {
     if (this.#gone) return;
     this.#gone = true;
     this.#timer.cancel();
-    this.#onGone();
+    this.#onGone(this.#understood || !this.#connected || why === CLOSED);
     this.#socket.destroy();
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();

@@ -5,12 +5,12 @@ import { encodeFailure } from './error-trailer.ts';
 import {
   CALL,
   CANCEL,
+  ConnectionReader,
   decodeCall,
   FAILURE,
   MAGIC,
   MAX_UNREAD_BYTES,
   type Packet,
-  PacketReader,
   PING,
   PONG,
   REPLY,
@@ -107,18 +107,11 @@ class PacketSession {
 
   /** `first`: what has come already, magic included. */
   start(first: Buffer): void {
-    const reader = new PacketReader((packet) => this.#take(packet));
-    let begun = Buffer.alloc(0);
+    const reader = new ConnectionReader((packet) => this.#take(packet));
+    this.#socket.write(MAGIC);
     const read = (chunk: Buffer): void => {
       try {
-        if (begun.length === MAGIC.length) {
-          reader.push(chunk);
-          return;
-        }
-        const seen = Buffer.concat([begun, chunk]);
-        begun = seen.subarray(0, MAGIC.length);
-        if (!begun.equals(MAGIC.subarray(0, begun.length))) throw new CairnError('InvalidParameter', 'not the beginning of a connection');
-        if (seen.length > MAGIC.length) reader.push(seen.subarray(MAGIC.length));
+        reader.push(chunk);
       } catch (error) {
         this.#options.logger.warn({ error, peer: this.#socket.remoteAddress }, 'a connection sent what cannot be read');
         this.#socket.destroy();

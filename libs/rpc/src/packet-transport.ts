@@ -1,6 +1,6 @@
-import { CairnError, type Runtime } from '@cairn/base';
+import { CairnError, PROTOCOL, PROTOCOL_HEADER, protocolText, type Runtime } from '@cairn/base';
 import { context, propagation } from '@opentelemetry/api';
-import { type CallOptions, type Client, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
+import { type CallOptions, type Client, isInner, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { GrpcTransport, type GrpcTransportOptions } from './grpc-transport.ts';
 import { encodeCallHead } from './packet.ts';
 import { PacketConnection } from './packet-connection.ts';
@@ -8,6 +8,8 @@ import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
 import { type AnyMethod, buildClient, plainBytes } from './untyped.ts';
 
 const NO_HEADERS = Buffer.alloc(0);
+/** For so long a node that did not answer in packets is called over gRPC, ms: it may be of a release from before them. */
+const GRPC_FOR_MS = 30_000;
 /** Longest deadline that a packet can carry, ms; a longer one is none to the other side. */
 const MAX_TIMEOUT_MS = 0xffff_ffff;
 
@@ -18,7 +20,10 @@ const MAX_TIMEOUT_MS = 0xffff_ffff;
 export class PacketTransport implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
-  readonly #streams: GrpcTransport;
+  readonly #protocol: string;
+  readonly #grpc: GrpcTransport;
+  /** Addresses that do not speak packets, and until when that is believed (monotonic ms). */
+  readonly #grpcOnly = new Map<string, number>();
   readonly #connections = new Map<string, PacketConnection>();
   readonly #clients = new Map<string, unknown>();
   #closed = false;
@@ -26,18 +31,18 @@ export class PacketTransport implements Transport {
   constructor(runtime: Runtime, options: GrpcTransportOptions = {}) {
     this.#runtime = runtime;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    this.#streams = new GrpcTransport(runtime, options);
+    this.#protocol = protocolText(options.protocol ?? PROTOCOL);
+    this.#grpc = new GrpcTransport(runtime, options);
   }
 
   client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
     const key = `${definition.fullName}@${address}`;
     const known = this.#clients.get(key);
     if (known) return known as Client<D>;
-    const streams = this.#streams.client(definition, address) as unknown as Record<string, AnyMethod | undefined>;
+    const overGrpc = this.#grpc.client(definition, address) as unknown as Record<string, AnyMethod>;
     const client = buildClient(definition, (name) => {
       const method = definition.methods[name];
-      const stream = streams[name];
-      return method.responseStream && stream ? stream : this.#unary(definition, method, address);
+      return method.responseStream ? overGrpc[name] : this.#unary(definition, method, address, overGrpc[name]);
     });
     this.#clients.set(key, client);
     return client;
@@ -47,7 +52,7 @@ export class PacketTransport implements Transport {
     this.#closed = true;
     for (const connection of [...this.#connections.values()]) connection.close();
     this.#clients.clear();
-    this.#streams.close();
+    this.#grpc.close();
   }
 
   #connection(address: string): PacketConnection {
@@ -55,18 +60,27 @@ export class PacketTransport implements Transport {
     const known = this.#connections.get(address);
     if (known) return known;
     if (!/:\d+$/.test(address)) throw new CairnError('Unavailable', `${address} is no host:port`);
-    const connection = new PacketConnection(address, this.#runtime, () => {
+    const connection = new PacketConnection(address, this.#runtime, (understood) => {
       if (this.#connections.get(address) === connection) this.#connections.delete(address);
+      if (!understood) this.#grpcOnly.set(address, this.#runtime.monotonic() + GRPC_FOR_MS);
     });
     this.#connections.set(address, connection);
     return connection;
   }
 
-  #unary(definition: ServiceDefinition, method: MethodDefinition, address: string): AnyMethod {
+  #speaksPackets(address: string): boolean {
+    if (this.#grpcOnly.size === 0) return true;
+    if ((this.#grpcOnly.get(address) ?? 0) > this.#runtime.monotonic()) return false;
+    this.#grpcOnly.delete(address);
+    return true;
+  }
+
+  #unary(definition: ServiceDefinition, method: MethodDefinition, address: string, overGrpc: AnyMethod): AnyMethod {
     const path = methodPath(definition, method);
     const pathBytes = Buffer.from(path, 'latin1');
     const what = `${path} at ${address}`;
-    return (request, options = {}) =>
+    const protocol: Readonly<Record<string, string>> = isInner(definition) ? { [PROTOCOL_HEADER]: this.#protocol } : {};
+    const byPacket = (request: unknown, options: CallOptions): Promise<unknown> =>
       new Promise((resolve, reject) => {
         const { signal, timeoutMs = this.#timeoutMs } = options;
         if (signal?.aborted) return reject(new CairnError('Cancelled', `${what}: cancelled before it was sent`));
@@ -89,7 +103,11 @@ export class PacketTransport implements Transport {
             )
           : undefined;
         signal?.addEventListener('abort', onAbort, { once: true });
-        const head = encodeCallHead(pathBytes, timed ? Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(timeoutMs))) : 0, headersOf(options));
+        const head = encodeCallHead(
+          pathBytes,
+          timed ? Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(timeoutMs))) : 0,
+          headersOf(protocol, options),
+        );
         let id = 0;
         try {
           id = connection.call(head, bytes, {
@@ -113,12 +131,13 @@ export class PacketTransport implements Transport {
           reject(error);
         }
       });
+    return (request, options = {}) => (this.#speaksPackets(address) ? byPacket(request, options) : overGrpc(request, options));
   }
 }
 
-/** Metadata and the trace that the call belongs to. */
-function headersOf(options: CallOptions): Buffer {
-  const headers: Record<string, string> = { ...options.metadata };
+/** The caller's versions, metadata, and the trace that the call belongs to. */
+function headersOf(protocol: Readonly<Record<string, string>>, options: CallOptions): Buffer {
+  const headers: Record<string, string> = { ...protocol, ...options.metadata };
   propagation.inject(context.active(), headers);
   for (const _ in headers) return Buffer.from(JSON.stringify(headers), 'utf8');
   return NO_HEADERS;

@@ -9,6 +9,8 @@ import { CairnError } from '@cairn/base';
  *     REPLY    response
  *     FAILURE  the error as JSON, as in the trailer over gRPC
  *     CANCEL, PING, PONG   nothing
+ *
+ * Both sides begin with MAGIC. A port that knows only HTTP/2 does not: its caller turns to gRPC.
  */
 export type PacketKind = 1 | 2 | 3 | 4 | 5 | 6;
 export const CALL = 1;
@@ -140,5 +142,35 @@ export class PacketReader {
 
   #emit(packet: Buffer): void {
     this.#onPacket({ kind: packet[0] ?? 0, call: packet.readUInt32LE(1), body: packet.subarray(HEAD_BYTES) });
+  }
+}
+
+/** Reads a connection from its first byte: MAGIC, then packets. */
+export class ConnectionReader {
+  readonly #packets: PacketReader;
+  #seen: Buffer = EMPTY;
+
+  constructor(onPacket: (packet: Packet) => void) {
+    this.#packets = new PacketReader(onPacket);
+  }
+
+  /** MAGIC has come. */
+  get begun(): boolean {
+    return this.#seen.length === MAGIC.length;
+  }
+
+  /** Throws on what is not the beginning of a connection, or no packet. */
+  push(chunk: Buffer): void {
+    if (this.begun) {
+      this.#packets.push(chunk);
+      return;
+    }
+    const all = Buffer.concat([this.#seen, chunk]);
+    this.#seen = all.subarray(0, MAGIC.length);
+    if (!this.#seen.equals(MAGIC.subarray(0, this.#seen.length))) {
+      this.#seen = EMPTY;
+      throw new CairnError('InvalidParameter', 'not the beginning of a connection of packets');
+    }
+    if (all.length > MAGIC.length) this.#packets.push(all.subarray(MAGIC.length));
   }
 }

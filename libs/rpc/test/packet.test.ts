@@ -157,6 +157,30 @@ describe('a transport of packets', () => {
     await second.stop(100);
   });
 
+  test('calls a node of a release from before packets over gRPC', async () => {
+    const server = new RpcServer(runtime, silentLogger);
+    server.add(DataNodeDefinition, new EchoNode().handlers);
+    const transport = new PacketTransport(runtime);
+    const client = transport.client(DataNodeDefinition, `127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
+    await expect(client.query(SegmentQueryRequest.create())).rejects.toMatchObject({ codeName: 'Unavailable', retriable: true });
+    expect((await client.query(SegmentQueryRequest.create(), { metadata: { count: '3' } })).count).toBe(3);
+    transport.close();
+    await server.stop(100);
+  });
+
+  test('a caller that shares no version is refused in words', async () => {
+    const server = new RpcServer(runtime, silentLogger, { packets: true, protocol: { min: 1, max: 2 } });
+    server.add(DataNodeDefinition, new EchoNode().handlers);
+    const transport = new PacketTransport(runtime, { protocol: { min: 3, max: 4 } });
+    const client = transport.client(DataNodeDefinition, `127.0.0.1:${await server.listen('127.0.0.1', 0)}`);
+    await expect(client.query(SegmentQueryRequest.create())).rejects.toMatchObject({
+      codeName: 'NodeNotMatch',
+      message: expect.stringContaining('speaks the inner protocol 3-4, this program 1-2'),
+    });
+    transport.close();
+    await server.stop(100);
+  });
+
   test('a server that says nonsense is Unavailable, and so is one that hangs up', async () => {
     const sockets: Socket[] = [];
     const server = createServer((socket) => {
