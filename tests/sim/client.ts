@@ -34,6 +34,7 @@ import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import type { CallOptions, Client } from '@cairn/rpc';
 import { DataType as ColumnType, type RawFieldData } from '@cairn/schema';
 import type { Version } from '../support/model.ts';
+import { MARKS_CAPACITY } from './marks.ts';
 import type { World } from './world.ts';
 
 export const DIM = 4;
@@ -95,11 +96,16 @@ export class SimulatedClient {
   }
 
   /**
-   * Calls a proxy, any; again when the status says that it may be, or the connection broke, `tries` times at most, mostly under one idempotency key.
+   * Calls a proxy, any; again when the status says that it may be, or the connection broke, `tries` times at most, mostly (`withKey`: always) under one idempotency key.
    * A refusal after an unknown outcome is unknown too: the first try may have done it.
    */
-  async call<T extends Reply>(method: keyof Client<MilvusServiceDefinition>, request: unknown, tries = 4): Promise<Outcome<T>> {
-    const keyed = !BARE.has(method) || this.#simulation.random() < 0.5;
+  async call<T extends Reply>(
+    method: keyof Client<MilvusServiceDefinition>,
+    request: unknown,
+    tries = 4,
+    withKey = false,
+  ): Promise<Outcome<T>> {
+    const keyed = withKey || !BARE.has(method) || this.#simulation.random() < 0.5;
     const metadata: Record<string, string> = keyed ? { 'idempotency-key': `sim-${++this.#idempotency}` } : {};
     const options: CallOptions = { timeoutMs: TIMEOUT_MS, metadata };
     let unknown = '';
@@ -365,7 +371,7 @@ function statusOf(reply: Reply): Status | undefined {
   return 'status' in reply ? reply.status : reply;
 }
 
-const payloadOf = (key: number, version: Version): string => `${key}/${version}`;
+export const payloadOf = (key: number, version: Version): string => `${key}/${version}`;
 export const vectorOf = (key: number, version: Version): number[] => [key, version, key + version, 1];
 
 /** Squared, as the metric L2 counts it. */
@@ -391,7 +397,7 @@ function mutation(collectionName: string, rows: readonly Row[], partitionName: s
   });
   return {
     ...{ dbName: '', collectionName, partitionName, numRows: rows.length, schemaTimestamp: 0n },
-    ...{ partialUpdate: false, fieldOps: 0, namespace: undefined, bytes: rows.length * 64 },
+    ...{ partialUpdate: false, fieldOps: [], namespace: undefined, bytes: rows.length * 64 },
     fields: [
       field('id', ColumnType.Int64, { kind: 'long', values: BigInt64Array.from(rows, ({ key }) => BigInt(key)) }),
       field('version', ColumnType.Int32, { kind: 'int', values: Int32Array.from(rows, ({ version }) => version) }),
@@ -413,6 +419,10 @@ function schemaOf(name: string): Uint8Array {
         { name: 'version', dataType: DataType.Int32 },
         { name: 'payload', dataType: DataType.VarChar, typeParams: [{ key: 'max_length', value: '64' }] },
         { name: 'vector', dataType: DataType.FloatVector, typeParams: [{ key: 'dim', value: String(DIM) }] },
+        {
+          ...{ name: 'marks', dataType: DataType.Array, elementType: DataType.Int64, nullable: true },
+          typeParams: [{ key: 'max_capacity', value: String(MARKS_CAPACITY) }],
+        },
       ],
     }),
   ).finish();

@@ -1,9 +1,10 @@
 /**
  * Clients at work, all at once: writers, readers, makers and users of snapshots, one who drops a collection and makes it anew, one who renames,
- * one who adds and drops partitions. What they are told is compared with the model.
+ * one who adds and drops partitions, two who update parts of the same rows. What they are told is compared with the model.
  */
 import { SimulatedClient } from './client.ts';
 import { ClientCollection } from './collection.ts';
+import { Marks } from './marks.ts';
 import { RestoreWork } from './restore-work.ts';
 import { RowWork } from './row-work.ts';
 import { ShapeWork } from './shape-work.ts';
@@ -20,6 +21,7 @@ export class Workload {
   readonly #world: World;
   readonly #client: SimulatedClient;
   readonly #parts: WorkParts;
+  readonly #marks: Marks;
   readonly #rows: RowWork;
   readonly #snapshots: SnapshotWork;
   readonly #restores: RestoreWork;
@@ -41,6 +43,7 @@ export class Workload {
     this.#world = world;
     this.#client = new SimulatedClient(world);
     this.#parts = new WorkParts(world, this.#client);
+    this.#marks = new Marks(this.#parts);
     this.#rows = new RowWork(this.#parts);
     this.#snapshots = new SnapshotWork(this.#parts);
     this.#restores = new RestoreWork(this.#parts);
@@ -61,6 +64,7 @@ export class Workload {
     const alias = await this.#client.createAlias('w0', WANDERER_ALIAS);
     if (alias.kind !== 'done') throw new Error(`alias was not made: ${alias.reason}`);
     this.#other = new ClientCollection('other1');
+    await this.#marks.prepare(SHARDS);
   }
 
   /** Works for `forMs` of virtual time, then lets everybody end what they do. */
@@ -87,6 +91,8 @@ export class Workload {
         other((it) => rows.write(it, 0)),
       ),
       this.#loop(300, () => (this.#parts.coin(0.03) ? rows.truncate(wanderer) : rows.write(wanderer, 0))),
+      ...[300, 300].map((pauseMs) => this.#loop(pauseMs, () => this.#marks.append())),
+      this.#loop(3_000, () => this.#marks.flush()),
       this.#loop(2_500, () => rows.flush(main)),
       this.#loop(4_000, () => rows.flush(wanderer)),
       this.#loop(600, () => rows.read(main)),
@@ -154,6 +160,7 @@ export class Workload {
   async verify(): Promise<void> {
     if (!(await this.#shapes.settle(this.#wanderer))) this.#world.problem('nobody says which name the renamed collection has');
     await this.#restores.settle();
+    await this.#marks.verify();
     for (const collection of [this.#main, this.#wanderer, this.#other]) {
       if (!collection || collection.dropped) continue;
       await this.#verifyRows(collection);

@@ -33,6 +33,7 @@ export function schemaOf(fields: readonly Field[]): CollectionSchema {
     name: 'c',
     description: '',
     fields,
+    structs: [],
     enableDynamicField: dynamicField !== undefined,
     properties: {},
     primaryKey: fields[0],

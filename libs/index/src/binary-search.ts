@@ -9,14 +9,14 @@ const POPCOUNT = new Uint8Array(256);
 for (let i = 1; i < 256; i++) POPCOUNT[i] = POPCOUNT[i >> 1] + (i & 1);
 
 /** Bits that differ. */
-function hamming(data: Uint8Array, at: number, query: Uint8Array, from: number, bytes: number): number {
+export function hamming(data: Uint8Array, at: number, query: Uint8Array, from: number, bytes: number): number {
   let count = 0;
   for (let i = 0; i < bytes; i++) count += POPCOUNT[data[at + i] ^ query[from + i]];
   return count;
 }
 
 /** 1 - shared bits / bits of either; two empty sets are the same. */
-function jaccard(data: Uint8Array, at: number, query: Uint8Array, from: number, bytes: number): number {
+export function jaccard(data: Uint8Array, at: number, query: Uint8Array, from: number, bytes: number): number {
   let both = 0;
   let either = 0;
   for (let i = 0; i < bytes; i++) {

@@ -2,6 +2,7 @@ import { andBits, type Bitmap, bitAt, CairnError, countBits, fullBitmap, rowsOfB
 import { DataType, type VectorColumn } from '@cairn/schema';
 import { searchBinary } from './binary-search.ts';
 import { HitList, hitsOf } from './hit-list.ts';
+import { searchLists } from './list-search.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
 import type { IndexHits, ScoreRange, VectorSource } from './search-types.ts';
 import { searchSparse } from './sparse-search.ts';
@@ -31,6 +32,7 @@ export function searchExact(task: ExactTask): IndexHits {
   const { vectors, rows } = task;
   const eligible = eligibleRows(task);
   if (vectors.kind === 'bytes') return searchSparse(task, vectors, eligible);
+  if (vectors.kind === 'list') return searchLists(task, vectors, eligible);
   if (vectors.type === DataType.BinaryVector) return searchBinary(task, vectors, eligible);
   const metric = metricOf(task.metric);
   if (!metric.native) throw new CairnError('InvalidParameter', `metric type ${task.metric} does not go with vector type ${vectors.type}`);

@@ -3,7 +3,7 @@ import { DataType, type Field } from '@cairn/schema';
 import type { IndexSpec } from './search-types.ts';
 
 /** What goes with what: index types of each kind of field, their metrics, and the ranges of their parameters. */
-type Kind = 'float' | 'binary' | 'sparse' | 'scalar' | 'none';
+type Kind = 'float' | 'binary' | 'sparse' | 'lists' | 'binaryLists' | 'scalar' | 'none';
 
 const KIND_OF_TYPE: ReadonlyMap<DataType, Kind> = new Map<DataType, Kind>([
   [DataType.FloatVector, 'float'],
@@ -12,7 +12,6 @@ const KIND_OF_TYPE: ReadonlyMap<DataType, Kind> = new Map<DataType, Kind>([
   [DataType.Int8Vector, 'float'],
   [DataType.BinaryVector, 'binary'],
   [DataType.SparseFloatVector, 'sparse'],
-  [DataType.ArrayOfVector, 'none'],
   [DataType.ArrayOfStruct, 'none'],
   [DataType.Struct, 'none'],
 ]);
@@ -20,17 +19,21 @@ const METRICS: Readonly<Record<Kind, readonly string[]>> = {
   float: ['COSINE', 'L2', 'IP'],
   binary: ['HAMMING', 'JACCARD'],
   sparse: ['IP'],
+  lists: ['MAX_SIM', 'MAX_SIM_COSINE', 'MAX_SIM_IP', 'MAX_SIM_L2', 'COSINE', 'L2', 'IP'],
+  binaryLists: ['MAX_SIM_HAMMING', 'MAX_SIM_JACCARD', 'HAMMING', 'JACCARD'],
   scalar: [],
   none: [],
 };
 /**
  * Types that CreateIndex accepts. Several names are served by one engine (docs/indexes.md): every dense type but FLAT by the graph over the vectors
- * as they are, so the names that would compress lose no recall; binary and sparse ones by an exact scan; scalar ones by the scan of the column.
+ * as they are, so the names that would compress lose no recall; binary and sparse ones and lists of vectors by an exact scan; scalar ones by the scan of the column.
  */
 const BUILT: Readonly<Record<Kind, readonly string[]>> = {
   float: ['AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'HNSW_PQ', 'HNSW_PRQ', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'IVF_RABITQ', 'SCANN', 'DISKANN'],
   binary: ['AUTOINDEX', 'BIN_FLAT', 'BIN_IVF_FLAT'],
   sparse: ['AUTOINDEX', 'SPARSE_INVERTED_INDEX', 'SPARSE_WAND'],
+  lists: ['AUTOINDEX', 'FLAT', 'HNSW', 'HNSW_SQ', 'HNSW_PQ', 'HNSW_PRQ', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'SCANN', 'DISKANN'],
+  binaryLists: ['AUTOINDEX', 'BIN_FLAT', 'BIN_IVF_FLAT', 'HNSW'],
   scalar: ['AUTOINDEX', 'INVERTED', 'BITMAP', 'STL_SORT', 'TRIE', 'NGRAM'],
   none: [],
 };
@@ -39,6 +42,8 @@ const KNOWN: Readonly<Record<Kind, readonly string[]>> = {
   float: ['GPU_CAGRA', 'GPU_IVF_FLAT', 'GPU_IVF_PQ', 'GPU_BRUTE_FORCE'],
   binary: ['MINHASH_LSH'],
   sparse: [],
+  lists: [],
+  binaryLists: [],
   scalar: ['RTREE'],
   none: ['AUTOINDEX', 'HNSW'],
 };
@@ -90,7 +95,10 @@ const PARAMS: ReadonlyMap<string, readonly ParamRange[]> = new Map<string, reado
 export const DEFAULT_EF = 64;
 export const MAX_EF = 32_768;
 
-const kindOf = (field: Field): Kind => KIND_OF_TYPE.get(field.type) ?? 'scalar';
+const kindOf = (field: Field): Kind => {
+  if (field.type === DataType.ArrayOfVector) return field.elementType === DataType.BinaryVector ? 'binaryLists' : 'lists';
+  return KIND_OF_TYPE.get(field.type) ?? 'scalar';
+};
 const typeName = (type: DataType): string => Object.entries(DataType).find(([, value]) => value === type)?.[0] ?? `type ${type}`;
 const isGraphType = (indexType: string): boolean => indexType !== 'FLAT' && BUILT.float.includes(indexType);
 

@@ -1,4 +1,5 @@
 import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
+import type { VectorColumn } from '@cairn/schema';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
@@ -115,8 +116,9 @@ export class IndexPool implements Service {
     check(query, query.metric);
     const { vectors, metric, k, range, rows = vectors.length } = query;
     const filter = query.filter && owned(query.filter);
-    const sparse = vectors.kind === 'bytes';
-    const parts = sparse ? [{ queries: query.queries, nq: query.nq }] : this.#parts(query);
+    // Queries of different lengths are not dealt out.
+    const uneven = vectors.kind !== 'vector';
+    const parts = uneven ? [{ queries: query.queries, nq: query.nq }] : this.#parts(query);
     const source = this.#workers ? shareable(vectors, rows) : vectors;
     return concatHits(
       await Promise.all(
@@ -210,6 +212,15 @@ function replaceHits(hits: IndexHits, numbers: readonly number[], rest: IndexHit
 function shareable(vectors: VectorSource, rows: number): VectorSource {
   const validity = vectors.validity && owned(vectors.validity);
   if (vectors.kind === 'vector') return { ...vectors, data: owned(vectors.data, rows * vectors.bytesPerRow), validity };
+  if (vectors.kind === 'list') {
+    if (vectors.child.kind !== 'vector') throw new CairnError('Internal', `lists of a ${vectors.child.kind} column searched as vectors`);
+    return {
+      ...vectors,
+      offsets: vectors.offsets.slice(0, rows + 1),
+      child: shareable(vectors.child, vectors.offsets[rows]) as VectorColumn,
+      validity,
+    };
+  }
   return { ...vectors, offsets: vectors.offsets.slice(0, rows + 1), data: owned(vectors.data, vectors.offsets[rows]), validity };
 }
 

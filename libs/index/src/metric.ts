@@ -18,6 +18,12 @@ const METRICS: ReadonlyMap<string, Metric> = new Map(
       { name: 'L2', descending: false, native: 'l2sq' },
       { name: 'HAMMING', descending: false, native: undefined },
       { name: 'JACCARD', descending: false, native: undefined },
+      { name: 'MAX_SIM', descending: true, native: undefined },
+      { name: 'MAX_SIM_COSINE', descending: true, native: undefined },
+      { name: 'MAX_SIM_IP', descending: true, native: undefined },
+      { name: 'MAX_SIM_L2', descending: false, native: undefined },
+      { name: 'MAX_SIM_HAMMING', descending: false, native: undefined },
+      { name: 'MAX_SIM_JACCARD', descending: false, native: undefined },
     ] as const
   ).map((metric) => [metric.name, metric]),
 );

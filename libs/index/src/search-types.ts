@@ -1,5 +1,5 @@
 import type { Bitmap } from '@cairn/base';
-import type { BytesColumn, VectorColumn } from '@cairn/schema';
+import type { BytesColumn, ListColumn, VectorColumn } from '@cairn/schema';
 
 /** What an index is: type (FLAT, HNSW, AUTOINDEX), metric (L2, IP, COSINE…) and build parameters (M, efConstruction), as the user gave them. */
 export interface IndexSpec {
@@ -15,8 +15,8 @@ export interface OpenIndex extends IndexSpec {
   readonly path: string;
 }
 
-/** Vectors that a build or an exact search reads: dense or binary rows, or sparse ones. Workers share them when they lie on a SharedArrayBuffer; else they are copied. */
-export type VectorSource = VectorColumn | BytesColumn;
+/** Vectors that a build or an exact search reads: dense or binary rows, sparse ones, or lists of dense ones. Workers share them when they lie on a SharedArrayBuffer; else they are copied. */
+export type VectorSource = VectorColumn | BytesColumn | ListColumn;
 
 /** Scores strictly beyond `radius`, and no better than `rangeFilter` when it is given. See rangeOf. */
 export interface ScoreRange {
@@ -33,7 +33,7 @@ export interface IndexHits {
 }
 
 export interface VectorQuery {
-  /** Query vectors back to back in the column's storage layout; sparse: each as u32 LE length and its pairs. */
+  /** Query vectors back to back in the column's storage layout; sparse ones and lists of vectors: each as u32 LE length and its bytes. */
   readonly queries: Uint8Array;
   readonly nq: number;
   /** Hits per query; with a range, at most so many of the best. */

@@ -24,6 +24,11 @@ export function readSearchPlan(plan: SearchPlan, schema: CollectionSchema): Sear
       'InvalidParameter',
       `metric type ${plan.metric} does not go with field ${field.name}, use one of ${metrics.join(', ')}`,
     );
+  if (field.type === DataType.ArrayOfVector && !plan.metric.startsWith('MAX_SIM'))
+    throw new CairnError(
+      'NotSupported',
+      `not supported: search of single elements of field ${field.name} by ${plan.metric}; an index of a MAX_SIM metric is searched by lists of vectors`,
+    );
   if (plan.topK < 1 || plan.topK > MAX_TOP_K)
     throw new CairnError('InvalidParameter', `limit (${plan.topK}) must be in range [1, ${MAX_TOP_K}]`);
   checkQueries(plan, field);

@@ -140,10 +140,10 @@ class SegmentSearch {
     const { plan, pool } = this.#request;
     const { field, ef, range } = this.#params;
     const query: VectorQuery = { queries: plan.queries, nq: plan.nq, k, filter: this.#filter, range };
-    const dense = field.type !== DataType.SparseFloatVector;
+    const dense = field.type !== DataType.SparseFloatVector && field.type !== DataType.ArrayOfVector;
     if (dense && this.#filter && this.matches <= GATHER_ROWS && this.matches * 8 < this.#rows) return this.#searchFew(query, this.#filter);
     const vectors = async () =>
-      dense ? this.#segment.vectors(field.id) : ((await this.#segment.column(field.id)) as Extract<Column, { kind: 'bytes' }>);
+      dense ? this.#segment.vectors(field.id) : ((await this.#segment.column(field.id)) as Extract<Column, { kind: 'bytes' | 'list' }>);
     const index = this.#segment.vectorIndex(field.id);
     // An index of another metric than the one asked for is of no use; the answer is still right.
     if (index && index.metric === plan.metric) return pool.search(index, { ...query, ef, vectors });

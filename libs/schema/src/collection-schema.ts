@@ -1,11 +1,18 @@
 import { CairnError } from '@cairn/base';
 import type { KeyValuePair } from '@cairn/proto/milvus/common';
-import { type FieldSchema, type ValueField, CollectionSchema as WireCollectionSchema } from '@cairn/proto/milvus/schema';
+import {
+  type FieldSchema,
+  type StructArrayFieldSchema,
+  type ValueField,
+  CollectionSchema as WireCollectionSchema,
+} from '@cairn/proto/milvus/schema';
 import { isVectorType, toDataType } from './field-types.ts';
 import { formatTimestamptz, parseTimestamptz } from './timestamptz.ts';
-import { type CollectionSchema, DataType, DYNAMIC_FIELD_NAME, type Field, type PlainValue } from './types.ts';
+import { type CollectionSchema, DataType, DYNAMIC_FIELD_NAME, type Field, type PlainValue, type StructField } from './types.ts';
 
-type SchemaParts = Pick<CollectionSchema, 'name' | 'description' | 'fields' | 'enableDynamicField' | 'properties'>;
+type SchemaParts = Pick<CollectionSchema, 'name' | 'description' | 'fields' | 'enableDynamicField' | 'properties'> & {
+  readonly structs?: readonly StructField[];
+};
 
 /** Schema from its fields (ids given), derived parts computed; `$meta` is moved to the end. */
 export function makeSchema(parts: SchemaParts): CollectionSchema {
@@ -16,6 +23,7 @@ export function makeSchema(parts: SchemaParts): CollectionSchema {
     name: parts.name,
     description: parts.description,
     fields,
+    structs: parts.structs ?? [],
     enableDynamicField: parts.enableDynamicField,
     properties: parts.properties,
     primaryKey,
@@ -162,12 +170,47 @@ export function fieldToWire(field: Field): FieldSchema {
   };
 }
 
+/** Name under which a member of a struct stands among the fields. */
+export const memberName = (struct: string, member: string): string => `${struct}[${member}]`;
+
+/** The part of a member's name that its struct's schema and data have. */
+export function nameInStruct(struct: StructField, field: Field): string {
+  return field.name.slice(struct.name.length + 1, -1);
+}
+
+/** The struct and its members without judging them. */
+export function structFromWire(message: StructArrayFieldSchema): { readonly struct: StructField; readonly members: readonly Field[] } {
+  const members = message.fields.map(fieldFromWire).map((field) => ({ ...field, name: memberName(message.name, field.name) }));
+  const struct = {
+    id: Number(message.fieldID),
+    name: message.name,
+    description: message.description,
+    typeParams: pairsToRecord(message.typeParams),
+    memberIds: members.map((field) => field.id),
+  };
+  return { struct, members };
+}
+
+function structToWire(schema: CollectionSchema, struct: StructField): StructArrayFieldSchema {
+  const members = schema.fields.filter((field) => struct.memberIds.includes(field.id));
+  return {
+    fieldID: BigInt(struct.id),
+    name: struct.name,
+    description: struct.description,
+    fields: members.map((field) => ({ ...fieldToWire(field), name: nameInStruct(struct, field) })),
+    typeParams: recordToPairs(struct.typeParams),
+    nullable: false,
+  };
+}
+
 /** A stored schema (ids given). What a user sends goes through `prepareNewSchema`. */
 export function schemaFromWire(message: WireCollectionSchema): CollectionSchema {
+  const structs = message.structArrayFields.map(structFromWire);
   return makeSchema({
     name: message.name,
     description: message.description,
-    fields: message.fields.map(fieldFromWire),
+    fields: [...message.fields.map(fieldFromWire), ...structs.flatMap(({ members }) => members)],
+    structs: structs.map(({ struct }) => struct),
     enableDynamicField: message.enableDynamicField,
     properties: pairsToRecord(message.properties),
   });
@@ -175,13 +218,15 @@ export function schemaFromWire(message: WireCollectionSchema): CollectionSchema 
 
 /** With `$meta` as a field unless `dynamicField: false`: DescribeCollection says enable_dynamic_field and does not list it. */
 export function schemaToWire(schema: CollectionSchema, options: { readonly dynamicField?: boolean } = {}): WireCollectionSchema {
-  const fields = options.dynamicField === false ? schema.fields.filter((field) => !field.isDynamic) : schema.fields;
+  const members = new Set(schema.structs.flatMap((struct) => struct.memberIds));
+  const fields = schema.fields.filter((field) => !members.has(field.id) && !(field.isDynamic && options.dynamicField === false));
   return {
     ...WireCollectionSchema.create(),
     name: schema.name,
     description: schema.description,
     autoID: schema.primaryKey.autoId,
     fields: fields.map(fieldToWire),
+    structArrayFields: schema.structs.map((struct) => structToWire(schema, struct)),
     enableDynamicField: schema.enableDynamicField,
     properties: recordToPairs(schema.properties),
   };

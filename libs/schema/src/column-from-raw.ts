@@ -253,9 +253,7 @@ function checkHalves(field: Field, data: Uint8Array, exponent: number): void {
 }
 
 function listFromRaw(field: Field, payload: RawPayload): ListColumn {
-  if (field.type !== DataType.Array)
-    throw new CairnError('NotSupported', `not supported: inserting into field "${field.name}" of type ${typeName(field.type)}`);
-  if (payload.kind !== 'array') throw mismatch(field, payload);
+  if (payload.kind !== (field.type === DataType.Array ? 'array' : 'vectorArray')) throw mismatch(field, payload);
   const { offsets, elements } = payload;
   for (let i = 1; i < offsets.length; i++) {
     const count = offsets[i] - offsets[i - 1];

@@ -93,6 +93,7 @@ function listPayload(field: Field, column: ListColumn): RawPayload {
   switch (elements.kind) {
     case 'array':
     case 'vectorArray':
+    case 'struct':
     case 'unsupported':
     case 'none':
       return { kind: 'unsupported', what: `lists of ${typeName(field.elementType)}` };

@@ -1,5 +1,6 @@
 import { CairnError } from '@cairn/base';
 import type { BytesColumn, Column } from './column.ts';
+import { jsonMembers, jsonObject } from './json-members.ts';
 import { defaultColumn, packBytes } from './plain-values.ts';
 import { type CollectionSchema, DYNAMIC_FIELD_NAME } from './types.ts';
 
@@ -35,25 +36,23 @@ export function checkDynamicColumn(schema: CollectionSchema, column: Column): vo
   }
 }
 
-/** Keeps only these keys of each row's object; keys that a row has not are left out. Values keep their order. */
+/** Keeps only these keys of each row's object; keys that a row has not are left out. Values keep their order and their spelling. */
 export function selectDynamicKeys(column: BytesColumn, keys: readonly string[]): BytesColumn {
   const wanted = new Set(keys);
-  const buffer = bufferOf(column);
-  const rows = Array.from({ length: column.length }, (_, row) => {
-    const value = parseObject(buffer.toString('utf8', column.offsets[row], column.offsets[row + 1]) || '{}', row);
-    return Buffer.from(JSON.stringify(Object.fromEntries(Object.entries(value).filter(([key]) => wanted.has(key)))), 'utf8');
-  });
+  const rows = Array.from({ length: column.length }, (_, row) =>
+    jsonObject(jsonMembers(column.data.subarray(column.offsets[row], column.offsets[row + 1])).filter(({ key }) => wanted.has(key))),
+  );
   return { ...column, ...packBytes(rows) };
 }
 
-/** Row by row: keys of `update` win over those of `base`. */
+/** Row by row: keys of `update` win over those of `base`, which keep their place. */
 export function mergeDynamic(base: BytesColumn, update: BytesColumn): BytesColumn {
   if (base.length !== update.length) throw new CairnError('Internal', `dynamic fields of ${base.length} and ${update.length} rows`);
-  const [old, changed] = [bufferOf(base), bufferOf(update)];
+  const membersAt = ({ data, offsets }: BytesColumn, row: number) => jsonMembers(data.subarray(offsets[row], offsets[row + 1]));
   const rows = Array.from({ length: base.length }, (_, row) => {
-    const before = parseObject(old.toString('utf8', base.offsets[row], base.offsets[row + 1]) || '{}', row);
-    const after = parseObject(changed.toString('utf8', update.offsets[row], update.offsets[row + 1]) || '{}', row);
-    return Buffer.from(JSON.stringify({ ...before, ...after }), 'utf8');
+    const merged = new Map(membersAt(base, row).map((member) => [member.key, member]));
+    for (const member of membersAt(update, row)) merged.set(member.key, member);
+    return jsonObject(merged.values());
   });
   return { ...base, validity: null, ...packBytes(rows) };
 }

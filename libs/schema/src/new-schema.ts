@@ -1,11 +1,11 @@
 import { CairnError } from '@cairn/base';
-import type { FieldSchema, CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
-import { dynamicField, fieldFromWire, intParam, makeSchema, pairsToRecord } from './collection-schema.ts';
+import type { FieldSchema, StructArrayFieldSchema, CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
+import { dynamicField, fieldFromWire, intParam, makeSchema, pairsToRecord, structFromWire } from './collection-schema.ts';
 import { columnFromRaw } from './column-from-raw.ts';
 import { columnToRaw } from './column-to-raw.ts';
 import { familyOf, isVectorType, typeName } from './field-types.ts';
 import { columnFromValues } from './plain-values.ts';
-import { type CollectionSchema, DataType, FIRST_FIELD_ID, type Field } from './types.ts';
+import { type CollectionSchema, DataType, FIRST_FIELD_ID, type Field, type StructField } from './types.ts';
 
 /** What CreateCollection refuses. Numbers are Milvus's defaults. */
 export interface SchemaLimits {
@@ -34,18 +34,29 @@ function invalid(message: string): CairnError {
 export function prepareNewSchema(message: WireSchema, limits: SchemaLimits = DEFAULT_SCHEMA_LIMITS): CollectionSchema {
   if (message.functions.length > 0)
     throw new CairnError('NotSupported', `not supported: function "${message.functions[0].name}" in a schema`);
-  if (message.structArrayFields.length > 0)
-    throw new CairnError('NotSupported', `not supported: struct array field "${message.structArrayFields[0].name}"`);
   checkName(message.name, limits, (reason) => invalid(`Invalid collection name: ${message.name}. ${reason}`));
   if (message.fields.length > limits.maxFields)
     throw invalid(`maximum field's number should be limited to ${limits.maxFields}, got ${message.fields.length}`);
   const fields = message.fields.map((field, index) => prepareField(field, FIRST_FIELD_ID + index, message.autoID, limits));
-  checkTogether(message.name, fields, limits);
-  if (message.enableDynamicField) fields.push(dynamicField(FIRST_FIELD_ID + fields.length));
+  let nextId = FIRST_FIELD_ID + fields.length + (message.enableDynamicField ? 1 : 0);
+  const structs = message.structArrayFields.map((struct) => {
+    const prepared = prepareStruct(struct, nextId, limits);
+    nextId += 1 + prepared.members.length;
+    return prepared;
+  });
+  const all = [...fields, ...structs.flatMap(({ members }) => members)];
+  checkTogether(message.name, all, limits);
+  checkStructNames(
+    structs.map(({ struct }) => struct),
+    fields,
+  );
+  if (all.length > limits.maxFields) throw invalid(`maximum field's number should be limited to ${limits.maxFields}, got ${all.length}`);
+  if (message.enableDynamicField) all.push(dynamicField(FIRST_FIELD_ID + fields.length));
   return makeSchema({
     name: message.name,
     description: message.description,
-    fields,
+    fields: all,
+    structs: structs.map(({ struct }) => struct),
     enableDynamicField: message.enableDynamicField,
     properties: pairsToRecord(message.properties),
   });
@@ -77,6 +88,51 @@ function checkName(name: string, limits: SchemaLimits, error: (reason: string) =
     throw error(`the length of the name must be at most ${limits.maxNameLength} bytes`);
   if (!/^[A-Za-z_]/.test(name)) throw error('the first character must be an underscore or a letter');
   if (!/^[A-Za-z0-9_]*$/.test(name)) throw error('the name can only contain letters, digits and underscores');
+}
+
+/** A struct takes the id `id`, its members the ones behind it. */
+function prepareStruct(
+  message: StructArrayFieldSchema,
+  id: number,
+  limits: SchemaLimits,
+): { readonly struct: StructField; readonly members: readonly Field[] } {
+  checkName(message.name, limits, (reason) => new CairnError('InvalidFieldName', `Invalid field name: ${message.name}. ${reason}`));
+  if (message.nullable) throw new CairnError('NotSupported', `not supported: nullable struct array field "${message.name}"`);
+  if (message.fields.length === 0) throw invalid(`struct array field ${message.name} must have at least one sub-field`);
+  const names = new Set<string>();
+  const sent = { ...message, fieldID: BigInt(id), fields: message.fields.map((field, i) => ({ ...field, fieldID: BigInt(id + 1 + i) })) };
+  for (const { name } of message.fields) {
+    checkName(name, limits, (reason) => new CairnError('InvalidFieldName', `Invalid field name: ${name}. ${reason}`));
+    if (names.has(name)) throw invalid(`duplicated field name: ${name} in struct ${message.name}`);
+    names.add(name);
+  }
+  const prepared = structFromWire(sent);
+  for (const field of prepared.members) {
+    if (field.type !== DataType.Array && field.type !== DataType.ArrayOfVector)
+      throw invalid(`sub-field ${field.name} is of type ${typeName(field.type)}: only Array and ArrayOfVector are allowed in a struct`);
+    if (field.isPrimaryKey || field.isPartitionKey || field.isClusteringKey || field.isDynamic || field.autoId)
+      throw invalid(`sub-field ${field.name} of a struct cannot be a key or dynamic`);
+    if (field.nullable || field.defaultValue !== undefined)
+      throw invalid(`sub-field ${field.name} of a struct cannot be nullable or have a default value`);
+    if (field.type === DataType.Array) checkArray(field);
+    else checkVectorArray(field, limits);
+  }
+  return prepared;
+}
+
+function checkStructNames(structs: readonly StructField[], fields: readonly Field[]): void {
+  const names = new Set(fields.map((field) => field.name));
+  for (const { name } of structs) {
+    if (names.has(name)) throw invalid(`duplicated field name: ${name}`);
+    names.add(name);
+  }
+}
+
+function checkVectorArray(field: Field, limits: SchemaLimits): void {
+  checkRange(field, 'max_capacity', MAX_ARRAY_CAPACITY);
+  if (familyOf(field.elementType) !== 'vector')
+    throw invalid(`element type ${typeName(field.elementType)} of vector array field ${field.name} is not supported`);
+  checkDim({ ...field, type: field.elementType }, limits);
 }
 
 function prepareField(message: FieldSchema, id: number, schemaAutoId: boolean, limits: SchemaLimits): Field {

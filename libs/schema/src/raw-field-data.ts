@@ -22,6 +22,7 @@ export type RawPayload =
   | RawVectors
   | RawArrays
   | RawVectorArrays
+  | RawStructs
   | { readonly kind: 'none' }
   | { readonly kind: 'unsupported'; readonly what: string };
 
@@ -57,6 +58,12 @@ export interface RawArrays {
   readonly elementType: DataType;
   readonly offsets: Int32Array;
   readonly elements: RawScalars | { readonly kind: 'none' };
+}
+
+/** struct_arrays: the members of an array of structs, each an array or an array of vectors. Cut up into its members before it becomes columns. */
+export interface RawStructs {
+  readonly kind: 'struct';
+  readonly members: readonly RawFieldData[];
 }
 
 /** vector_array: row i has the vectors [offsets[i], offsets[i + 1]). */

@@ -1,11 +1,17 @@
 import { CairnError } from '@cairn/base';
-import { type FieldData, type ScalarField, type VectorField, FieldData as WireFieldData } from '@cairn/proto/milvus/schema';
+import {
+  type FieldData,
+  type ScalarField,
+  type VectorArray,
+  type VectorField,
+  FieldData as WireFieldData,
+} from '@cairn/proto/milvus/schema';
 import type { Column } from './column.ts';
 import { columnFromRaw } from './column-from-raw.ts';
 import { columnToRaw } from './column-to-raw.ts';
 import { toDataType } from './field-types.ts';
 import { packBytes } from './plain-values.ts';
-import type { RawByteStrings, RawFieldData, RawPayload, RawScalars, RawVectors } from './raw-field-data.ts';
+import type { RawByteStrings, RawFieldData, RawPayload, RawScalars, RawVectorArrays, RawVectors } from './raw-field-data.ts';
 import { DataType, type Field } from './types.ts';
 
 /** A generated FieldData in columns. InvalidParameter where its parts contradict each other (rows of an array with different carriers). */
@@ -36,7 +42,7 @@ function payloadFromWire(data: FieldData): RawPayload {
     case 'vectors':
       return vectorsFromWire(data.field.value);
     case 'structArrays':
-      return { kind: 'unsupported', what: 'struct arrays' };
+      return { kind: 'struct', members: data.field.value.fields.map(rawFromWire) };
     case undefined:
       return { kind: 'none' };
   }
@@ -158,10 +164,50 @@ function vectorsFromWire(message: VectorField): RawPayload {
     case 'sparseFloatVector':
       return { kind: 'sparseVector', dim: Number(data.value.dim), ...packBytes(data.value.contents) };
     case 'vectorArray':
-      return { kind: 'unsupported', what: 'vector arrays' };
+      return vectorListsFromWire(data.value);
     case undefined:
       return { kind: 'none' };
   }
+}
+
+function vectorListsFromWire({ dim: announced, data: rows, elementType }: VectorArray): RawPayload {
+  const dim = Number(announced);
+  const offsets = new Int32Array(rows.length + 1);
+  const parts: Exclude<RawVectors, { kind: 'sparseVector' }>[] = [];
+  for (let row = 0; row < rows.length; row++) {
+    const part = vectorsFromWire(rows[row]);
+    offsets[row + 1] = offsets[row];
+    if (part.kind === 'none') continue;
+    if (part.kind !== 'floatVector' && !(part.kind in COMPONENT_BYTES)) return { kind: 'unsupported', what: `arrays of ${part.kind}` };
+    const vectors = part as Exclude<RawVectors, { kind: 'sparseVector' }>;
+    const length = vectors.kind === 'floatVector' ? vectors.values.length : vectors.data.length / COMPONENT_BYTES[vectors.kind];
+    offsets[row + 1] += length / dim;
+    if (length > 0) parts.push(vectors);
+  }
+  const [first] = parts;
+  const type = toDataType(elementType) ?? DataType.None;
+  if (!first) return { kind: 'vectorArray', dim, elementType: type, offsets, elements: { kind: 'none' } };
+  if (parts.some((part) => part.kind !== first.kind || part.dim !== dim))
+    throw new CairnError('InvalidParameter', 'rows of an array hold vectors of different kinds or dimensions');
+  if (first.kind === 'floatVector') {
+    const values = Float32Array.from(parts.flatMap((part) => (part.kind === 'floatVector' ? [...part.values] : [])));
+    return { kind: 'vectorArray', dim, elementType: type, offsets, elements: { kind: 'floatVector', dim, values } };
+  }
+  const data = Buffer.concat(parts.map((part) => (part.kind === 'floatVector' ? new Uint8Array() : part.data)));
+  return { kind: 'vectorArray', dim, elementType: type, offsets, elements: { kind: first.kind, dim, data: new Uint8Array(data) } };
+}
+
+const COMPONENT_BYTES = { binaryVector: 1 / 8, float16Vector: 2, bfloat16Vector: 2, int8Vector: 1 } as const;
+
+function vectorListsToWire({ dim, elementType, offsets, elements }: RawVectorArrays): VectorField {
+  const data = Array.from({ length: offsets.length - 1 }, (_, row): VectorField => {
+    const [start, end] = [offsets[row] * dim, offsets[row + 1] * dim];
+    if (elements.kind === 'none' || elements.kind === 'sparseVector') return { dim: BigInt(dim), data: undefined };
+    if (elements.kind === 'floatVector') return vectorsToWire({ ...elements, values: elements.values.subarray(start, end) });
+    const bytes = COMPONENT_BYTES[elements.kind];
+    return vectorsToWire({ ...elements, data: elements.data.subarray(start * bytes, end * bytes) });
+  });
+  return { dim: BigInt(dim), data: { $case: 'vectorArray', value: { dim: BigInt(dim), data, elementType } } };
 }
 
 /** The generated message; copies. For messages that are not on a hot path: results are encoded from RawFieldData directly. */
@@ -196,8 +242,11 @@ function payloadToWire(payload: RawPayload): FieldData['field'] {
       return { $case: 'scalars', value: { data: { $case: 'arrayData', value: { data, elementType: payload.elementType } } } };
     }
     case 'vectorArray':
+      return { $case: 'vectors', value: vectorListsToWire(payload) };
+    case 'struct':
+      return { $case: 'structArrays', value: { fields: payload.members.map((member) => rawToWire(member, 0)) } };
     case 'unsupported':
-      throw new CairnError('NotSupported', `not supported: sending ${payload.kind === 'unsupported' ? payload.what : 'vector arrays'}`);
+      throw new CairnError('NotSupported', `not supported: sending ${payload.what}`);
     default:
       return { $case: 'scalars', value: scalarsToWire(payload) };
   }

@@ -58,6 +58,10 @@ export const samples: readonly (readonly [Field, fc.Arbitrary<PlainValue>])[] = 
   [field(DataType.Array, { elementType: DataType.Int64 }), fc.array(int64, { maxLength: 4 })],
   [field(DataType.Array, { elementType: DataType.VarChar }), fc.array(fc.string({ maxLength: 5 }), { maxLength: 4 })],
   [field(DataType.Array, { elementType: DataType.Bool }), fc.array(fc.boolean(), { maxLength: 4 })],
+  [field(DataType.ArrayOfVector, { elementType: DataType.FloatVector, dim: 3 }), fc.array(floats(3), { maxLength: 3 })],
+  [field(DataType.ArrayOfVector, { elementType: DataType.BFloat16Vector, dim: 3 }), fc.array(bytes(6), { maxLength: 3 })],
+  [field(DataType.ArrayOfVector, { elementType: DataType.Int8Vector, dim: 3 }), fc.array(bytes(3), { maxLength: 3 })],
+  [field(DataType.ArrayOfVector, { elementType: DataType.BinaryVector, dim: 16 }), fc.array(bytes(2), { maxLength: 3 })],
 ];
 
 export interface SampleColumn {

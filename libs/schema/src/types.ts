@@ -65,11 +65,25 @@ export interface Field {
 /** One value outside columns. Json is its UTF-8 bytes; vectors are their storage bytes; arrays are lists. */
 export type PlainValue = boolean | number | bigint | string | Uint8Array | readonly PlainValue[] | null;
 
+/**
+ * An array of structs. Its members are fields of the schema like others, named `struct[member]`, of type Array or ArrayOfVector: element i of each
+ * of them makes struct i of the row, so they are equally long in each row.
+ */
+export interface StructField {
+  readonly id: number;
+  readonly name: string;
+  readonly description: string;
+  readonly typeParams: Readonly<Record<string, string>>;
+  /** Ids of its members, in order. */
+  readonly memberIds: readonly number[];
+}
+
 export interface CollectionSchema {
   readonly name: string;
   readonly description: string;
-  /** User fields in order, `$meta` last when the dynamic field is on; without row id and timestamp. */
+  /** User fields in order, members of structs behind them, `$meta` last when the dynamic field is on; without row id and timestamp. */
   readonly fields: readonly Field[];
+  readonly structs: readonly StructField[];
   readonly enableDynamicField: boolean;
   readonly properties: Readonly<Record<string, string>>;
   readonly primaryKey: Field;

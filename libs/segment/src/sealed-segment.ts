@@ -8,6 +8,7 @@ import {
   compareKeyRows,
   defaultColumn,
   type Field,
+  familyOf,
   findKeyRows,
   lowerBound,
   readArrowFile,
@@ -96,8 +97,10 @@ export class SealedSegment implements ReadableSegment {
     const scalarIds = new Set(opened.scalars.columns.keys());
     for (const ref of record.objects) {
       if (ref.role !== 'vector' || scalarIds.has(ref.fieldId)) continue;
-      const dense = options.schema.byId.get(ref.fieldId)?.dim !== 0;
-      if (dense) this.#vectorFiles.set(ref.fieldId, new VectorFile({ ...options, ref, cacheDir: options.cacheDir }));
+      const field = options.schema.byId.get(ref.fieldId);
+      // Of a field that the schema does not have nothing is read.
+      if (field === undefined || familyOf(field.type) === 'vector')
+        this.#vectorFiles.set(ref.fieldId, new VectorFile({ ...options, ref, cacheDir: options.cacheDir }));
     }
   }
 
@@ -211,7 +214,7 @@ export class SealedSegment implements ReadableSegment {
     return this.#options.record.objects.find((object) => object.role === 'vector' && object.fieldId === fieldId);
   }
 
-  /** Sparse vectors are loaded whole: their rows have no fixed place. */
+  /** Sparse vectors and lists of vectors are loaded whole: their rows have no fixed place. */
   #sparse(ref: ObjectRef): Promise<Column> {
     const loading = this.#sparseFiles.get(ref.fieldId) ?? this.#loadSparse(ref);
     this.#sparseFiles.set(ref.fieldId, loading);

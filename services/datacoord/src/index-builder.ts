@@ -11,7 +11,7 @@ import {
   type SegmentRecord,
 } from '@cairn/proto/cairn/meta';
 import type { IndexProgress } from '@cairn/proto/cairn/services';
-import { decodeSchema } from '@cairn/schema';
+import { DataType, decodeSchema } from '@cairn/schema';
 import type { Held } from './catalog-state.ts';
 import type { Ids } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
@@ -244,10 +244,13 @@ function typeOf(index: IndexRecord): string {
 
 const vectorFields = new WeakMap<CollectionRecord, ReadonlySet<number>>();
 
+/** Fields whose segments get an index of their own; lists of vectors are searched exactly. */
 function vectorFieldIds(collection: CollectionRecord): ReadonlySet<number> {
   let ids = vectorFields.get(collection);
   if (!ids) {
-    ids = new Set(decodeSchema(collection.schema).vectorFields.map((field) => field.id));
+    ids = new Set(
+      decodeSchema(collection.schema).vectorFields.flatMap((field) => (field.type === DataType.ArrayOfVector ? [] : [field.id])),
+    );
     vectorFields.set(collection, ids);
   }
   return ids;

@@ -4,15 +4,21 @@ import {
   type Column,
   type ColumnBatch,
   columnToRaw,
+  DataType,
   DYNAMIC_FIELD_NAME,
   type Field,
+  nameInStruct,
   nullColumn,
+  type RawFieldData,
+  type StructField,
 } from '@cairn/schema';
 import type { ResultField } from './codec/field-data-encoder.ts';
 
 /** What a read gives back. */
 export interface OutputFields {
   readonly fields: readonly Field[];
+  /** Of the collection: members of one come back as one. */
+  readonly structs: readonly StructField[];
   /** Keys to take out of the dynamic field; none with the dynamic field among `fields`: all. */
   readonly dynamicKeys: readonly string[];
   /** As the reply lists them: names of fields and dynamic keys, each once. */
@@ -21,7 +27,8 @@ export interface OutputFields {
 
 /**
  * Fields for the names that a request lists. `*` is every field, the dynamic one with all its keys included; a name that no field has is a key of
- * the dynamic field where there is one. Structs, and paths into JSON fields, are not results.
+ * the dynamic field where there is one. A struct is all its members, `struct[member]` one of them; they come back together under the struct's name.
+ * Paths into JSON fields are not results.
  */
 export function resolveOutputFields(schema: CollectionSchema, requested: readonly string[]): OutputFields {
   const fields = new Map<number, Field>();
@@ -30,13 +37,19 @@ export function resolveOutputFields(schema: CollectionSchema, requested: readonl
   let allKeys = false;
   const add = (field: Field): void => {
     fields.set(field.id, field);
-    if (!(field.isDynamic && dynamicKeys.size > 0 && !allKeys)) names.add(field.name);
+    const struct = schema.structs.find(({ memberIds }) => memberIds.includes(field.id));
+    if (!(field.isDynamic && dynamicKeys.size > 0 && !allKeys)) names.add(struct?.name ?? field.name);
   };
   for (const raw of requested) {
     const name = raw.trim();
     if (name === '*') {
       allKeys = schema.dynamicField !== undefined;
       for (const field of schema.fields) if (!field.isFunctionOutput) add(field);
+      continue;
+    }
+    const struct = schema.structs.find((candidate) => candidate.name === name);
+    if (struct) {
+      for (const id of struct.memberIds) add(schema.byId.get(id) as Field);
       continue;
     }
     const field = schema.byName.get(name);
@@ -56,7 +69,7 @@ export function resolveOutputFields(schema: CollectionSchema, requested: readonl
         `field ${name} not exist: it is no field of collection ${schema.name}, whose dynamic field is off`,
       );
   }
-  return { fields: [...fields.values()], dynamicKeys: allKeys ? [] : [...dynamicKeys], names: [...names] };
+  return { fields: [...fields.values()], structs: schema.structs, dynamicKeys: allKeys ? [] : [...dynamicKeys], names: [...names] };
 }
 
 /** `$meta["key"]` and `key` are the same. */
@@ -70,7 +83,29 @@ function dynamicKey(name: string): string {
 
 /** The columns of a result as the wire has them. A column that no shard sent stands empty, but with its type: clients read it without a check. */
 export function resultFields(output: OutputFields, columns: ColumnBatch): ResultField[] {
-  return output.fields.map((field) => resultField(field, columns.columns.get(field.id) ?? nullColumn(field, columns.length)));
+  const results: ResultField[] = [];
+  const members = new Map<StructField, RawFieldData[]>();
+  for (const field of output.fields) {
+    const result = resultField(field, columns.columns.get(field.id) ?? nullColumn(field, columns.length));
+    const struct = output.structs.find(({ memberIds }) => memberIds.includes(field.id));
+    if (!struct) {
+      results.push(result);
+      continue;
+    }
+    const before = members.get(struct);
+    const raws = before ?? [];
+    raws.push({ ...result.raw, name: nameInStruct(struct, field) });
+    if (before) continue;
+    members.set(struct, raws);
+    const raw: RawFieldData = {
+      name: struct.name,
+      type: DataType.ArrayOfStruct,
+      isDynamic: false,
+      payload: { kind: 'struct', members: raws },
+    };
+    results.push({ fieldId: struct.id, raw });
+  }
+  return results;
 }
 
 export function resultField(field: Field, column: Column): ResultField {

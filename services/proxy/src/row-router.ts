@@ -1,5 +1,6 @@
 import { CairnError } from '@cairn/base';
 import type { PartitionRecord, Shard } from '@cairn/proto/cairn/meta';
+import type { PartialUpdate } from '@cairn/proto/cairn/services';
 import { type Column, compareKeyRows, encodeFrame, hashKeys, makeBatch, shardOf, takeBatch, takeColumn, valueAt } from '@cairn/schema';
 import type { RowsToWrite } from './insert-columns.ts';
 import { type CollectionEntry, shardsOf } from './proxy-catalog.ts';
@@ -18,6 +19,33 @@ export interface ShardWrite {
   /** Frame of keys to delete; empty: none. */
   deletes: Uint8Array;
   deleteRows: number;
+  /** Rows of which only some fields were sent; then there is nothing else. */
+  partial?: PartialUpdate;
+}
+
+/** Where the rows of a partial update go, and which arrays it changes. */
+export type PartialScope = Pick<PartialUpdate, 'ops' | 'partitionId' | 'defaultPartitionId'>;
+
+/**
+ * The rows of a partial update to the shards that hold their keys: the owner reads the rest there, and writes there. Under auto ids the new key
+ * belongs to the same shard as the old one (`autoKeysNear`).
+ */
+export function routePartialRows(entry: CollectionEntry, write: RowsToWrite, scope: PartialScope): Map<number, ShardWrite> {
+  const { sentKeys } = write;
+  if (!sentKeys) throw new CairnError('Internal', 'a partial update without keys');
+  const shards = shardsOf(entry.record);
+  const batch = makeBatch(write.columns);
+  const writes = new Map<number, ShardWrite>();
+  for (const [target, rows] of groupRows(write.rows, rowTargets(sentKeys, shards.length), undefined, 1)) {
+    const whole = rows.length === write.rows;
+    writeOf(writes, shards[target]).partial = {
+      ...scope,
+      rows: rows.length,
+      columns: encodeFrame(whole ? batch : takeBatch(batch, rows)),
+      keys: encodeFrame(makeBatch([[entry.schema.primaryKey.id, whole ? sentKeys : takeColumn(sentKeys, rows)]])),
+    };
+  }
+  return writes;
 }
 
 /** Rows by key hash to shards and, with a partition key, by its hash to partitions; one frame for each shard and partition that gets rows. */

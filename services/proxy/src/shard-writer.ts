@@ -53,5 +53,6 @@ function requestOf(context: RequestContext, { record }: CollectionEntry, write: 
     deleteRows: write.deleteRows,
     readTs: scope.readTs?.get(write.shard.index) ?? 0,
     deletePartitionId: scope.partitionId ?? 0,
+    partial: write.partial,
   };
 }

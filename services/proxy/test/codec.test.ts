@@ -152,6 +152,60 @@ describe('InsertRequest straight from the bytes', () => {
     }
   });
 
+  test('an array of structs is its members, rows without elements too', () => {
+    const float = (data: number[]) => ({ dim: 2n, data: { $case: 'floatVector' as const, value: { data } } });
+    const int = (data: number[]) => ({ data: { $case: 'intData' as const, value: { data } } });
+    const vectors = { dim: 2n, data: [float([1, 2, 3, 4]), float([]), float([5, 6])], elementType: DataType.FloatVector };
+    const ints = { data: [int([1, -2]), int([]), int([3])], elementType: DataType.Int32 };
+    const message = {
+      type: DataType.ArrayOfStruct,
+      fieldName: 's',
+      field: {
+        $case: 'structArrays' as const,
+        value: {
+          fields: [
+            {
+              type: DataType.ArrayOfVector,
+              fieldName: 'v',
+              field: { $case: 'vectors' as const, value: { dim: 2n, data: { $case: 'vectorArray' as const, value: vectors } } },
+            },
+            {
+              type: DataType.Array,
+              fieldName: 'i',
+              field: { $case: 'scalars' as const, value: { data: { $case: 'arrayData' as const, value: ints } } },
+            },
+          ],
+        },
+      },
+    };
+    const request = InsertRequest.fromPartial({ fieldsData: [message], numRows: 3 });
+    const [decoded] = decodeInsertRequest(InsertRequest.encode(request).finish()).fields;
+    const offsets = Int32Array.of(0, 2, 2, 3);
+    expect(decoded.payload).toEqual({
+      kind: 'struct',
+      members: [
+        {
+          ...{ name: 'v', type: 106, isDynamic: false, validData: undefined },
+          payload: {
+            kind: 'vectorArray',
+            dim: 2,
+            elementType: 101,
+            offsets,
+            elements: { kind: 'floatVector', dim: 2, values: Float32Array.of(1, 2, 3, 4, 5, 6) },
+          },
+        },
+        {
+          ...{ name: 'i', type: 22, isDynamic: false, validData: undefined },
+          payload: { kind: 'array', elementType: 4, offsets, elements: { kind: 'int', values: Int32Array.of(1, -2, 3) } },
+        },
+      ],
+    });
+    const torn = structuredClone(message);
+    torn.field.value.fields[0].field.value.data.value.data[0] = float([1, 2, 3]);
+    const bad = InsertRequest.encode(InsertRequest.fromPartial({ fieldsData: [torn], numRows: 3 })).finish();
+    expect(() => decodeInsertRequest(bad)).toThrow(/no whole vectors/);
+  });
+
   test('reads what only an upsert has', () => {
     const message = UpsertRequest.fromPartial({
       collectionName: 'c',
@@ -159,7 +213,11 @@ describe('InsertRequest straight from the bytes', () => {
       fieldOps: [{ fieldName: 'f', op: 1 }],
       numRows: 2,
     });
-    expect(decodeUpsertRequest(UpsertRequest.encode(message).finish())).toMatchObject({ partialUpdate: true, fieldOps: 1, numRows: 2 });
+    expect(decodeUpsertRequest(UpsertRequest.encode(message).finish())).toMatchObject({
+      partialUpdate: true,
+      fieldOps: [{ fieldName: 'f', op: 1 }],
+      numRows: 2,
+    });
   });
 
   test('bytes that make no sense are InvalidParameter, never anything else', () => {

@@ -1,7 +1,15 @@
 import { asCairnError, CairnError, deferred, type Logger, type Runtime, type Semaphore } from '@cairn/base';
 import type { MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
-import type { BarrierRequest, BarrierResponse, FlushShardRequest, WriteRequest, WriteResponse } from '@cairn/proto/cairn/services';
+import type {
+  BarrierRequest,
+  BarrierResponse,
+  FlushShardRequest,
+  QueryResult,
+  ShardQueryRequest,
+  WriteRequest,
+  WriteResponse,
+} from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
 import { withSpan } from '@cairn/telemetry';
 import { type ChannelWriter, openChannelWriter, type WalStore } from '@cairn/wal';
@@ -54,6 +62,8 @@ export interface OwnerOptions {
   readonly views: ViewKeeper;
   /** Unflushed bytes of all channels of the node. */
   growingBytes(): number;
+  /** Reads of the node's shards, growing and sealed rows. */
+  query(request: ShardQueryRequest, context: CallContext): Promise<QueryResult>;
   /** Ownership ended from inside: deposed, or the log failed. */
   onEnded(owner: ChannelOwner, reason: string): void;
 }

@@ -1,8 +1,20 @@
 import { CairnError, type Deferred, deferred } from '@cairn/base';
 import type { WriteResponse } from '@cairn/proto/cairn/services';
 import type { ChannelLog } from './channel-log.ts';
+import type { KeyWatch, KeyWatches } from './key-watch.ts';
 import type { LogWrite, RecordDrafts } from './log-write.ts';
 import type { Stampable } from './stamper.ts';
+
+/** What a write was made from was written anew before it got its stamp; nothing was appended. */
+export class StaleRead extends Error {
+  override readonly name = 'StaleRead';
+}
+
+/** Whom a write tells that it was stamped, and under which watch it was made. */
+export interface StampNotice {
+  readonly watches: KeyWatches;
+  readonly own: KeyWatch | undefined;
+}
 
 /** A write between its arrival and its answer. */
 export class PendingWrite implements Stampable {
@@ -11,14 +23,16 @@ export class PendingWrite implements Stampable {
   readonly #write: LogWrite;
   readonly #drafts: RecordDrafts;
   readonly #caller: AbortSignal;
+  readonly #notice: StampNotice;
   #stamped = false;
   readonly #answer: Deferred<WriteResponse> = deferred<WriteResponse>();
 
-  constructor(log: ChannelLog, write: LogWrite, drafts: RecordDrafts, caller: AbortSignal) {
+  constructor(log: ChannelLog, write: LogWrite, drafts: RecordDrafts, caller: AbortSignal, notice: StampNotice) {
     this.#log = log;
     this.#write = write;
     this.#drafts = drafts;
     this.#caller = caller;
+    this.#notice = notice;
     this.bytes = drafts.bytes;
     // Before the stamp a caller that goes leaves nothing behind; after it the write is in the log and its answer is kept for a repeat.
     const abandon = (): void => {
@@ -38,7 +52,13 @@ export class PendingWrite implements Stampable {
   }
 
   stamp(ts: number): void {
+    const { watches, own } = this.#notice;
+    if (own?.stale) {
+      this.fail(new StaleRead());
+      return;
+    }
     this.#stamped = true;
+    watches.note(this.#write, own);
     this.#log.append({ kind: 'write', ts, bytes: this.bytes, write: this.#write }, this.#drafts.entries(ts)).then(
       (sequence) => this.#answer.resolve({ ts, sequence }),
       (error: unknown) => this.#answer.reject(error),

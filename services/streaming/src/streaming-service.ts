@@ -203,6 +203,7 @@ export class StreamingService implements Service {
       settings: this.#settings,
       views: this.#loads,
       growingBytes: () => this.#countGrowingBytes(),
+      query: (query, context) => this.#reads.query(query, context),
       onEnded: (ended, reason) => this.#ended(ended, reason),
     });
     this.#owners.set(channel, next);

@@ -1,11 +1,13 @@
 import { CairnError, type Runtime } from '@cairn/base';
-import type { WriteRequest, WriteResponse } from '@cairn/proto/cairn/services';
+import type { QueryResult, ShardQueryRequest, WriteRequest, WriteResponse } from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
 import type { StreamingCatalog } from './catalog-face.ts';
 import type { ChannelLog } from './channel-log.ts';
 import type { IdReserve } from './coordinator.ts';
+import { type KeyWatch, KeyWatches } from './key-watch.ts';
 import { decodeWrite, type LogWrite, RecordDrafts } from './log-write.ts';
 import { writeSeconds, writtenBytes, writtenRows } from './measures.ts';
+import { PartialUpdates } from './partial-update.ts';
 import { PendingWrite } from './pending-write.ts';
 import type { StreamingSettings } from './settings.ts';
 import type { Shard } from './shard.ts';
@@ -21,6 +23,8 @@ export interface WriteIntakeOptions {
   readonly settings: StreamingSettings;
   /** Unflushed bytes of all channels of the node. */
   growingBytes(): number;
+  /** Reads of this channel's shards, for partial updates. */
+  query(request: ShardQueryRequest, context: CallContext): Promise<QueryResult>;
 }
 
 /** Where writes of a channel come in: repeats are told apart, requests checked, the queue bounded, records drafted for their stamp. */
@@ -30,6 +34,8 @@ export class WriteIntake {
   readonly #maxPayloadBytes: number;
   /** Writes under way by shard and request id: a repeat that comes meanwhile gets the same answer. */
   readonly #open = new Map<string, Promise<WriteResponse>>();
+  readonly #watches = new KeyWatches();
+  readonly #partial: PartialUpdates;
   #waitingBytes = 0;
   #waitingWrites = 0;
 
@@ -37,6 +43,13 @@ export class WriteIntake {
     this.#options = options;
     this.#log = log;
     this.#maxPayloadBytes = maxPayloadBytes;
+    const { catalog, runtime } = options;
+    this.#partial = new PartialUpdates({
+      ...{ catalog, runtime, watches: this.#watches },
+      drained: () => log.drained(),
+      query: (request, context) => options.query(request, context),
+      append: (shard, request, context, watch) => this.#append(shard, request, context, watch),
+    });
   }
 
   /** Appends the write and answers when it is durable and readable. A repeat of a request id gets the first one's answer. */
@@ -55,7 +68,12 @@ export class WriteIntake {
     return within(first, context.signal, `${vchannel}: write`);
   }
 
-  async #writeOnce(shard: Shard, request: WriteRequest, context: CallContext): Promise<WriteResponse> {
+  #writeOnce(shard: Shard, request: WriteRequest, context: CallContext): Promise<WriteResponse> {
+    const { partial } = request;
+    return partial ? this.#partial.write(shard, request, partial, context) : this.#append(shard, request, context, undefined);
+  }
+
+  async #append(shard: Shard, request: WriteRequest, context: CallContext, own: KeyWatch | undefined): Promise<WriteResponse> {
     const { runtime, catalog, rowIds, stamper } = this.#options;
     const arrivedMs = runtime.monotonic();
     const decoded = decodeWrite(request);
@@ -75,7 +93,7 @@ export class WriteIntake {
       });
       const write: LogWrite = { ...decoded, inserts };
       const drafts = await RecordDrafts.of(request, write, this.#maxPayloadBytes, runtime);
-      const pending = new PendingWrite(this.#log, write, drafts, context.signal);
+      const pending = new PendingWrite(this.#log, write, drafts, context.signal, { watches: this.#watches, own });
       stamper.submit(pending);
       const answer = await pending.answer;
       writtenBytes.add(bytes);

@@ -14,7 +14,7 @@ import {
   SegmentRecord,
   ShardRecord,
 } from '@cairn/proto/cairn/meta';
-import { WriteRequest, type WriteResponse } from '@cairn/proto/cairn/services';
+import { type QueryResult, type ShardQueryRequest, WriteRequest, type WriteResponse } from '@cairn/proto/cairn/services';
 import { CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
 import type { CallContext } from '@cairn/rpc';
 import {
@@ -175,6 +175,11 @@ export class World {
     this.settings = { ...streamingSettings(loadConfig({ env: {} })), checkIntervalMs: 20, ...options.settings };
   }
 
+  /** Reads of a shard, for partial updates: set by those who make them. */
+  query: (request: ShardQueryRequest, context: CallContext) => Promise<QueryResult> = async () => {
+    throw new Error('nothing reads here');
+  };
+
   set walFaults(plan: WalFaultPlan) {
     this.faultyWal.plan = plan;
   }
@@ -209,6 +214,7 @@ export class World {
       settings: this.settings,
       views: this.views,
       growingBytes: () => [...owner.shards].reduce((sum, shard) => sum + shard.unflushed().bytes, 0),
+      query: (request, context) => this.query(request, context),
       onEnded: () => {},
     });
     this.owners.push(owner);

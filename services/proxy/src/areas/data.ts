@@ -1,8 +1,9 @@
 import { CairnError } from '@cairn/base';
 import { type Expr, type Literal, parseFilter, serializeExpr } from '@cairn/expr';
 import type { PartitionRecord } from '@cairn/proto/cairn/meta';
+import { ArrayOp, type FieldOp } from '@cairn/proto/cairn/services';
 import type { MutationResult } from '@cairn/proto/milvus/milvus';
-import { type Column, columnToRaw, decodeFrame, type Field, keyColumn } from '@cairn/schema';
+import { type Column, columnToRaw, DataType, decodeFrame, type Field, keyColumn, typeName } from '@cairn/schema';
 import type { MutationRequest } from '../codec/mutation-request.ts';
 import { checkSchemaTimestamp, prepareRows } from '../insert-columns.ts';
 import type { Area } from '../milvus-methods.ts';
@@ -11,7 +12,15 @@ import type { CollectionEntry } from '../proxy-catalog.ts';
 import { shardsOf } from '../proxy-catalog.ts';
 import { requireLoadedFor } from '../read-scope.ts';
 import type { RequestContext } from '../request-context.ts';
-import { distinctKeys, refuseDuplicateKeys, routeDeletes, routeRows, type ShardWrite } from '../row-router.ts';
+import {
+  distinctKeys,
+  type PartialScope,
+  refuseDuplicateKeys,
+  routeDeletes,
+  routePartialRows,
+  routeRows,
+  type ShardWrite,
+} from '../row-router.ts';
 import { writeToShards } from '../shard-writer.ts';
 import { notSupported, OK } from '../status.ts';
 import { templateValues } from '../templates.ts';
@@ -25,14 +34,14 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
 
   const write = async (request: MutationRequest, context: RequestContext, upsert: boolean): Promise<MutationResult> => {
     if (request.namespace !== undefined) throw notSupported('namespace in writes');
-    if (request.partialUpdate || request.fieldOps > 0) throw notSupported('partial_update in Upsert');
+    const partial = request.partialUpdate || request.fieldOps.length > 0;
     const resolved = await catalog.resolveLive(context.database(request.dbName), request.collectionName);
     const entry = await checkSchemaTimestamp(parts, resolved, request.schemaTimestamp);
     const partitions = await targetPartitions(parts, entry, request.partitionName);
-    const rows = await prepareRows(parts, context, entry, request, upsert);
+    const rows = await prepareRows(parts, context, entry, request, partial ? 'partial' : upsert ? 'upsert' : 'insert');
     if (upsert && rows.sentKeys) refuseDuplicateKeys(rows.sentKeys, entry.schema.primaryKey.name);
-    const writes = routeRows(entry, rows, partitions);
-    if (upsert && rows.sentKeys) routeDeletes(entry, rows.sentKeys, writes);
+    const writes = partial ? routePartialRows(entry, rows, partialScope(parts, entry, request)) : routeRows(entry, rows, partitions);
+    if (upsert && !partial && rows.sentKeys) routeDeletes(entry, rows.sentKeys, writes);
     // An upsert may move a row to another partition, so its deletes cover all.
     const ts = await writeToShards(parts, context, entry, writes.values());
     const count = BigInt(rows.rows);
@@ -142,6 +151,28 @@ export async function deleteMatching(
   // Milvus answers no ids for a delete by filter.
   return { keys: emptyKeys(primaryKey), count, ts };
 }
+
+/** InvalidParameter when an operation names a field that was not sent or is no array. */
+function partialScope({ catalog }: ProxyParts, entry: CollectionEntry, request: MutationRequest): PartialScope {
+  const ops = new Map<number, FieldOp>();
+  for (const { fieldName, op } of request.fieldOps) {
+    const field = entry.schema.byName.get(fieldName);
+    if (!field) throw new CairnError('InvalidParameter', `field op: field ${fieldName} does not exist in collection ${entry.record.name}`);
+    if (ops.has(field.id)) throw new CairnError('InvalidParameter', `field op: field ${fieldName} is named twice`);
+    if (!request.fields.some((sent) => sent.name === fieldName))
+      throw new CairnError('InvalidParameter', `field op: no data was sent for field ${fieldName}`);
+    const arrayOp = arrayOps[op];
+    if (arrayOp === undefined) throw new CairnError('InvalidParameter', `field op: operation ${op} of field ${fieldName} is unknown`);
+    if (arrayOp !== ArrayOp.ARRAY_OP_NONE && field.type !== DataType.Array)
+      throw new CairnError('InvalidParameter', `field op: field ${fieldName} of type ${typeName(field.type)} is no array`);
+    ops.set(field.id, { fieldId: field.id, op: arrayOp });
+  }
+  const named = request.partitionName === '' || entry.schema.partitionKey ? undefined : catalog.partition(entry, request.partitionName);
+  const fallback = entry.schema.partitionKey ? undefined : catalog.partition(entry, '_default');
+  return { ops: [...ops.values()], partitionId: named?.id ?? 0, defaultPartitionId: fallback?.id ?? 0 };
+}
+
+const arrayOps: readonly ArrayOp[] = [ArrayOp.ARRAY_OP_NONE, ArrayOp.ARRAY_OP_APPEND, ArrayOp.ARRAY_OP_REMOVE];
 
 /** Partitions that rows may go to: the named one, the default one, or those of the partition key in their order. */
 async function targetPartitions({ catalog }: ProxyParts, entry: CollectionEntry, name: string): Promise<PartitionRecord[]> {

@@ -1,3 +1,4 @@
+import { CairnError } from '@cairn/base';
 import { DataType, type RawFieldData, type RawPayload, type RawScalars } from '@cairn/schema';
 import { ValueRun } from './value-run.ts';
 import { WIRE_BYTES, WIRE_VARINT, type WireReader } from './wire-reader.ts';
@@ -38,6 +39,7 @@ export function decodeFieldData(reader: WireReader, wireType: number): RawFieldD
   const valid = new ValueRun();
   const scalars = new ScalarReader(false);
   const vectors = new VectorReader();
+  const members: RawFieldData[] = [];
   let payload: (() => RawPayload) | undefined;
   reader.message(wireType, (field, wire) => {
     if (field === 1) type = reader.number(wire);
@@ -51,8 +53,11 @@ export function decodeFieldData(reader: WireReader, wireType: number): RawFieldD
     } else if (field === 6) isDynamic = reader.number(wire) !== 0;
     else if (field === 7) valid.addVarints(reader, wire);
     else if (field === 8) {
-      reader.skip(wire);
-      payload = () => ({ kind: 'unsupported', what: 'arrays of structs' });
+      reader.message(wire, (inner, innerWire) => {
+        if (inner === 1) members.push(decodeFieldData(reader, innerWire));
+        else reader.skip(innerWire);
+      });
+      payload = () => ({ kind: 'struct', members });
     } else reader.skip(wire);
   });
   const validData = valid.count > 0 ? valid.bytes(reader.bytes) : undefined;
@@ -169,6 +174,7 @@ class VectorReader {
   #dim = 0;
   #sparseDim = 0;
   #case = 0;
+  #array: VectorArrayReader | undefined;
 
   read(reader: WireReader, wireType: number, valid: ValueRun): void {
     reader.message(wireType, (field, wire) => {
@@ -184,8 +190,10 @@ class VectorReader {
         this.#enter(field, true);
         this.#values.addBytes(reader, wire);
       } else {
-        if (field === VECTOR_ARRAY) this.#enter(field, true);
-        reader.skip(wire);
+        if (field !== VECTOR_ARRAY) return reader.skip(wire);
+        this.#enter(field, false);
+        this.#array ??= new VectorArrayReader();
+        this.#array.read(reader, wire);
       }
     });
   }
@@ -197,7 +205,7 @@ class VectorReader {
     if (this.#case === SPARSE_VECTOR) {
       return { kind: 'sparseVector', dim: this.#sparseDim, offsets: this.#values.offsets(), data: this.#values.joined(source, 4) };
     }
-    return this.#case === VECTOR_ARRAY ? { kind: 'unsupported', what: 'arrays of vectors' } : { kind: 'none' };
+    return this.#case === VECTOR_ARRAY && this.#array ? this.#array.finish(source) : { kind: 'none' };
   }
 
   #readSparse(reader: WireReader, wireType: number): void {
@@ -214,6 +222,65 @@ class VectorReader {
     this.#case = field;
   }
 }
+
+/** VectorArray: a VectorField for each row, all read into one run of vectors. */
+class VectorArrayReader {
+  readonly #values = new ValueRun();
+  /** Bytes of the vectors up to the end of each row. */
+  readonly #ends: number[] = [0];
+  #dim = 0;
+  #elementType: number = DataType.None;
+  #case = 0;
+
+  read(reader: WireReader, wireType: number): void {
+    reader.message(wireType, (field, wire) => {
+      if (field === 1) this.#dim = reader.number(wire);
+      else if (field === 2) this.#readRow(reader, wire);
+      else if (field === 3) this.#elementType = reader.number(wire);
+      else reader.skip(wire);
+    });
+  }
+
+  #readRow(reader: WireReader, wireType: number): void {
+    reader.message(wireType, (field, wire) => {
+      if (field === 1) {
+        const dim = reader.number(wire);
+        if (this.#dim !== 0 && dim !== this.#dim) throw reader.malformed(`an array holds vectors of dim ${this.#dim} and ${dim}`);
+        this.#dim = dim;
+      } else if (field === FLOAT_VECTOR) {
+        this.#enter(reader, field);
+        reader.message(wire, (inner, innerWire) => (inner === 1 ? this.#values.addFixed(reader, innerWire, 4) : reader.skip(innerWire)));
+      } else if (BYTE_VECTORS[field]) {
+        this.#enter(reader, field);
+        this.#values.addBytes(reader, wire);
+      } else reader.skip(wire);
+    });
+    this.#ends.push(this.#values.size);
+  }
+
+  finish(source: Uint8Array): RawPayload {
+    const byteKind = BYTE_VECTORS[this.#case];
+    const dim = this.#dim;
+    const elementType = this.#elementType as DataType;
+    const none = { kind: 'none' } as const;
+    const bytes = this.#case === FLOAT_VECTOR ? dim * 4 : byteKind ? dim * BYTES_OF_COMPONENT[byteKind] : 0;
+    const offsets = Int32Array.from(this.#ends, (end) => (bytes > 0 ? Math.floor(end / bytes) : 0));
+    if (this.#values.size === 0 || bytes === 0) return { kind: 'vectorArray', dim, elementType, offsets, elements: none };
+    if (this.#ends.some((end) => end % bytes !== 0))
+      throw new CairnError('InvalidParameter', `malformed request: an array of vectors of dim ${dim} has rows that are no whole vectors`);
+    const elements = byteKind
+      ? { kind: byteKind, dim, data: this.#values.joined(source, 1) }
+      : ({ kind: 'floatVector', dim, values: floats(this.#values, source) } as const);
+    return { kind: 'vectorArray', dim, elementType, offsets, elements };
+  }
+
+  #enter(reader: WireReader, field: number): void {
+    if (this.#case !== 0 && this.#case !== field) throw reader.malformed('rows of an array hold vectors of different kinds');
+    this.#case = field;
+  }
+}
+
+const BYTES_OF_COMPONENT = { binaryVector: 1 / 8, float16Vector: 2, bfloat16Vector: 2, int8Vector: 1 } as const;
 
 function floats(values: ValueRun, source: Uint8Array): Float32Array {
   const bytes = values.joined(source, 4);

@@ -1,5 +1,5 @@
 import { CairnError } from '@cairn/base';
-import type { DataType, RawArrays, RawByteStrings, RawFieldData, RawPayload, RawScalars, RawVectors } from '@cairn/schema';
+import type { DataType, RawArrays, RawByteStrings, RawFieldData, RawPayload, RawScalars, RawVectorArrays, RawVectors } from '@cairn/schema';
 import type { WireWriter } from './wire-writer.ts';
 
 /** A result column with the id of its field (0 for a computed one). */
@@ -29,6 +29,8 @@ const VECTOR_NUMBERS: Readonly<Record<RawVectors['kind'], number>> = {
   sparseVector: 6,
   int8Vector: 7,
 };
+
+const BYTES_OF_COMPONENT = { binaryVector: 1 / 8, float16Vector: 2, bfloat16Vector: 2, int8Vector: 1 } as const;
 
 /** Bytes a field will about take, to size the writer. */
 export function estimateFieldBytes({ raw }: ResultField): number {
@@ -69,6 +71,13 @@ function writePayload(writer: WireWriter, payload: RawPayload): void {
       writer.message(3, () => writeArrays(writer, payload));
       return;
     case 'vectorArray':
+      writer.message(4, () => writeVectorArrays(writer, payload));
+      return;
+    case 'struct':
+      writer.message(8, () => {
+        for (const raw of payload.members.toReversed()) writeFieldData(writer, 1, { fieldId: 0, raw });
+      });
+      return;
     case 'unsupported':
       throw new CairnError('NotSupported', `not supported: results of kind ${payload.kind}`);
     case 'none':
@@ -76,6 +85,30 @@ function writePayload(writer: WireWriter, payload: RawPayload): void {
     default:
       writer.message(3, () => writeScalars(writer, payload, 0, scalarCount(payload)));
   }
+}
+
+/** VectorField{vector_array}: a VectorField for each row. */
+function writeVectorArrays(writer: WireWriter, arrays: RawVectorArrays): void {
+  const { elements, offsets, dim, elementType } = arrays;
+  writer.message(8, () => {
+    writer.integer(3, elementType);
+    for (let i = offsets.length - 2; i >= 0; i--) {
+      writer.message(2, () => {
+        if (elements.kind === 'none') writer.integer(1, dim);
+        else writeVectors(writer, vectorRange(elements, offsets[i], offsets[i + 1], elements.dim));
+      });
+    }
+    writer.integer(1, dim);
+  });
+  writer.integer(1, dim);
+}
+
+/** Vectors start..end of dense ones. */
+function vectorRange(vectors: RawVectors, start: number, end: number, dim: number): RawVectors {
+  if (vectors.kind === 'floatVector') return { ...vectors, values: vectors.values.subarray(start * dim, end * dim) };
+  if (vectors.kind === 'sparseVector') throw new CairnError('Internal', 'arrays of sparse vectors');
+  const bytes = dim * BYTES_OF_COMPONENT[vectors.kind];
+  return { ...vectors, data: vectors.data.subarray(start * bytes, end * bytes) };
 }
 
 function writeVectors(writer: WireWriter, vectors: RawVectors): void {
@@ -166,8 +199,11 @@ function payloadBytes(payload: RawPayload): number {
     case 'none':
     case 'unsupported':
       return 0;
-    case 'array':
+    case 'struct':
+      return payload.members.reduce((sum, raw) => sum + estimateFieldBytes({ fieldId: 0, raw }), 0);
     case 'vectorArray':
+      return payload.offsets.length * 16 + payloadBytes(payload.elements);
+    case 'array':
       return payload.offsets.length * 8 + payloadBytes(payload.elements);
     case 'int':
     case 'long':

@@ -2,6 +2,12 @@ import type { RawFieldData } from '@cairn/schema';
 import { decodeFieldData } from './field-data-decoder.ts';
 import { WireReader } from './wire-reader.ts';
 
+export interface FieldOpRequest {
+  readonly fieldName: string;
+  /** 0 replace, 1 append to the array, 2 remove from it; others are unknown. */
+  readonly op: number;
+}
+
 /** InsertRequest or UpsertRequest, its columns still as they lie on the wire. */
 export interface MutationRequest {
   readonly dbName: string;
@@ -12,8 +18,8 @@ export interface MutationRequest {
   /** Wire form of the collection's update timestamp that the sender knew; 0: it did not say. */
   readonly schemaTimestamp: bigint;
   readonly partialUpdate: boolean;
-  /** Names of fields with a partial update operation other than replace. */
-  readonly fieldOps: number;
+  /** Per named field, how its values change what is stored; `FieldPartialUpdateOp`. */
+  readonly fieldOps: readonly FieldOpRequest[];
   readonly namespace: string | undefined;
   /** Of the whole request. */
   readonly bytes: number;
@@ -42,7 +48,7 @@ function decode(bytes: Uint8Array, numbers: FieldNumbers): MutationRequest {
   let numRows = 0;
   let schemaTimestamp = 0n;
   let partialUpdate = false;
-  let fieldOps = 0;
+  const fieldOps: FieldOpRequest[] = [];
   let namespace: string | undefined;
   reader.fields((field, wire) => {
     if (field === 5) fields.push(decodeFieldData(reader, wire));
@@ -53,10 +59,8 @@ function decode(bytes: Uint8Array, numbers: FieldNumbers): MutationRequest {
     else if (field === 8 && wire === 0) schemaTimestamp = reader.varint64();
     else if (field === numbers.partialUpdate) partialUpdate = reader.number(wire) !== 0;
     else if (field === numbers.namespace) namespace = reader.string(wire);
-    else {
-      if (field === numbers.fieldOps) fieldOps++;
-      reader.skip(wire);
-    }
+    else if (field === numbers.fieldOps) fieldOps.push(decodeFieldOp(reader, wire));
+    else reader.skip(wire);
   });
   return {
     dbName,
@@ -70,4 +74,15 @@ function decode(bytes: Uint8Array, numbers: FieldNumbers): MutationRequest {
     namespace,
     bytes: bytes.length,
   };
+}
+
+function decodeFieldOp(reader: WireReader, wireType: number): FieldOpRequest {
+  let fieldName = '';
+  let op = 0;
+  reader.message(wireType, (field, wire) => {
+    if (field === 1) fieldName = reader.string(wire);
+    else if (field === 2) op = reader.number(wire);
+    else reader.skip(wire);
+  });
+  return { fieldName, op };
 }

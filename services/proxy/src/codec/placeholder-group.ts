@@ -1,8 +1,15 @@
 import { CairnError } from '@cairn/base';
 import { PlaceholderGroup, PlaceholderType } from '@cairn/proto/milvus/common';
-import { DataType, type Field } from '@cairn/schema';
+import { DataType, elementField, type Field } from '@cairn/schema';
 
-/** Query vectors of one search in the field's storage layout, back to back; sparse ones each with their length (u32 LE) before them. */
+/** What the placeholder type of a list of vectors is above that of one. */
+const EMB_LIST = 200;
+const LIST_PREFIX_BYTES = 4;
+
+/**
+ * Query vectors of one search in the field's storage layout, back to back; sparse ones, and lists of vectors, each with their length (u32 LE) before
+ * them.
+ */
 export interface QueryVectors {
   readonly nq: number;
   readonly bytes: Uint8Array;
@@ -45,7 +52,7 @@ export function decodePlaceholderGroup(group: Uint8Array, field: Field, limits: 
       `nq [${nq}] is invalid, nq (number of search vector per search request) should be in range [1, ${limits.maxNq}]`,
     );
   }
-  if (placeholder.type >= PlaceholderType.EmbListBinaryVector) throw new CairnError('NotSupported', 'not supported: embedding list search');
+  if (field.type === DataType.ArrayOfVector) return { nq, bytes: joinLists(values, placeholder.type, field) };
   if (placeholder.type === PlaceholderType.VarChar) throw new CairnError('NotSupported', 'not supported: search by text');
   if ((placeholder.type as number) !== (field.type as number)) {
     throw new CairnError(
@@ -89,6 +96,41 @@ function joinDense(values: readonly Uint8Array[], field: Field, width: number): 
       );
   }
   return joined;
+}
+
+/** A list of vectors for each query, each list with its length before it. */
+function joinLists(values: readonly Uint8Array[], type: number, field: Field): Uint8Array {
+  if (type < PlaceholderType.EmbListBinaryVector)
+    throw new CairnError(
+      'NotSupported',
+      `not supported: search of single elements of field ${field.name}; send a list of vectors for each query`,
+    );
+  const element = elementField(field);
+  if (type - EMB_LIST !== element.type)
+    throw new CairnError(
+      'InvalidParameter',
+      `vector type must be the same: field ${field.name} holds lists of ${typeName(element.type)}, the query vectors are of type ${typeName(type - EMB_LIST)}`,
+    );
+  const width = bytesPerVector(element);
+  const joined = new Uint8Array(values.reduce((sum, value) => sum + LIST_PREFIX_BYTES + value.length, 0));
+  const view = new DataView(joined.buffer);
+  let at = 0;
+  values.forEach((value, query) => {
+    if (value.length === 0 || value.length % width !== 0)
+      throw new CairnError(
+        'InvalidParameter',
+        `vector dimension mismatch: query ${query} for field ${field.name} has ${value.length} bytes, vectors of dim ${field.dim} have ${width} each`,
+      );
+    view.setUint32(at, value.length, true);
+    // Checks the numbers in it.
+    joined.set(joinDense(vectorsOf(value, width), element, width), at + LIST_PREFIX_BYTES);
+    at += LIST_PREFIX_BYTES + value.length;
+  });
+  return joined;
+}
+
+function vectorsOf(list: Uint8Array, width: number): Uint8Array[] {
+  return Array.from({ length: list.length / width }, (_, i) => list.subarray(i * width, (i + 1) * width));
 }
 
 function joinSparse(values: readonly Uint8Array[], field: Field): Uint8Array {
