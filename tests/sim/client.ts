@@ -2,6 +2,7 @@
 import type { CairnError } from '@cairn/base';
 import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ConsistencyLevel, DslType, PlaceholderGroup, PlaceholderType, type Status } from '@cairn/proto/milvus/common';
 import {
   CreateAliasRequest,
@@ -34,21 +35,12 @@ import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import type { CallOptions, Client } from '@cairn/rpc';
 import { DataType as ColumnType, type RawFieldData } from '@cairn/schema';
 import type { Version } from '../support/model.ts';
+import type { Outcome, Row } from '../support/outcome.ts';
+import type { RaceClient } from '../support/races.ts';
 import { MARKS_CAPACITY } from './marks.ts';
 import type { World } from './world.ts';
 
 export const DIM = 4;
-
-/** What became of a call: done, refused for good, or nobody knows. */
-export type Outcome<T> =
-  | { readonly kind: 'done'; readonly value: T }
-  | { readonly kind: 'refused'; readonly code: number; readonly reason: string }
-  | { readonly kind: 'unknown'; readonly reason: string };
-
-export interface Row {
-  readonly key: number;
-  readonly version: Version;
-}
 
 /** Which rows a read asks for; every one when nothing is said. */
 export interface Look {
@@ -72,12 +64,13 @@ const BARE: ReadonlySet<string> = new Set(['createSnapshot', 'dropSnapshot', 'up
 /** Codes that no caller may ever see: bugs of ours. */
 const BUGS = new Set([5, 65535]);
 
-export class SimulatedClient {
+export class SimulatedClient implements RaceClient {
   readonly #simulation: Simulation;
   readonly #runtime: SimulatedRuntime;
   readonly #world: World;
   readonly #proxies: readonly Client<MilvusServiceDefinition>[];
   readonly #admins: readonly Client<AdminDefinition>[];
+  readonly #upkeeps: readonly Client<UpkeepDefinition>[];
   #idempotency = 0;
   /** Calls whose answer did not come: what they asked for may still happen. */
   unanswered = 0;
@@ -87,12 +80,10 @@ export class SimulatedClient {
     this.#simulation = world.simulation;
     this.#runtime = world.outside;
     const transport = world.network.transport(world.outside);
-    this.#proxies = world.processes
-      .filter((process) => process.role === 'proxy')
-      .map((process) => transport.client(MilvusServiceDefinition, process.name));
-    this.#admins = world.processes
-      .filter((process) => process.role === 'proxy')
-      .map((process) => transport.client(AdminDefinition, process.name));
+    const proxies = world.processes.filter(({ role }) => role === 'proxy').map(({ name }) => name);
+    this.#proxies = proxies.map((name) => transport.client(MilvusServiceDefinition, name));
+    this.#admins = proxies.map((name) => transport.client(AdminDefinition, name));
+    this.#upkeeps = proxies.map((name) => transport.client(UpkeepDefinition, name));
   }
 
   /**
@@ -183,6 +174,15 @@ export class SimulatedClient {
 
   flush(collection: string): Promise<Outcome<Reply>> {
     return this.call('flush', FlushRequest.fromPartial({ collectionNames: [collection] }));
+  }
+
+  /** One round of garbage collection, by whoever leads. */
+  async collectGarbage(): Promise<Outcome<unknown>> {
+    const upkeep = this.#upkeeps[this.#simulation.below(this.#upkeeps.length)];
+    return upkeep.gcRun({ limit: 0 }, { timeoutMs: TIMEOUT_MS }).then(
+      (value) => ({ kind: 'done', value }),
+      (error: CairnError) => ({ kind: 'unknown', reason: error.message }),
+    );
   }
 
   createPartition(collection: string, partition: string): Promise<Outcome<Reply>> {

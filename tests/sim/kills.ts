@@ -4,11 +4,12 @@
  * It comes back, and everything promised of the operation and of the rest must hold.
  */
 import { differences } from '../support/model.ts';
+import type { Outcome, Row } from '../support/outcome.ts';
 import { checkEverything } from './check-everything.ts';
-import { type Outcome, type Row, SimulatedClient } from './client.ts';
+import { SimulatedClient } from './client.ts';
 import { World } from './world.ts';
 
-export const OPERATIONS = ['create', 'drop', 'pin', 'restore', 'clone', 'publish'] as const;
+export const OPERATIONS = ['create', 'abort', 'drop', 'pin', 'restore', 'clone', 'publish'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 export interface KillPoint {
@@ -30,6 +31,8 @@ const ROWS = 24;
 const CALM_MS = 2_000;
 const AFTERMATH_MS = 1_500;
 const RECOVERY_MS = 4_000;
+/** Longer than a snapshot may take. */
+const AWAY_MS = 18_000;
 const QUIET_MS = 45_000;
 const RESTORE_LIMIT_MS = 60_000;
 const LIMIT_MS = 600_000;
@@ -41,10 +44,11 @@ const PIN_SECONDS = 5;
 /** Every point of the operation, twice where a call is sent: it does not arrive, it does. */
 export async function killPoints(operation: Operation): Promise<readonly KillPoint[]> {
   const points = await new KillRun(operation).run();
-  // Publishing is what the coordinator does after the last object has been copied.
+  // Aborting is what the coordinator does when no owner writes the barrier; publishing is what the coordinator does after the last object has been copied.
   const first = operation === 'publish' ? points.lastIndexOf('datanode: objects.copy') + 1 : 0;
   return points.flatMap((where, at) => {
-    if (at < first || (operation === 'publish' && !where.startsWith('datacoord'))) return [];
+    const coordinatorOnly = operation === 'publish' || operation === 'abort';
+    if (at < first || (coordinatorOnly && !where.startsWith('datacoord'))) return [];
     return where.endsWith(': timer') ? [{ where, at, lands: false }] : [false, true].map((lands) => ({ where, at, lands }));
   });
 }
@@ -110,7 +114,7 @@ class KillRun {
     const gone = [1, 2, 3];
     this.#must('delete', await this.#client.delete('main', gone));
     for (const key of gone) this.#rows.delete(key);
-    if (this.#operation !== 'create') this.#must('snapshot', await this.#client.createSnapshot('main', 's'));
+    if (this.#operation !== 'create' && this.#operation !== 'abort') this.#must('snapshot', await this.#client.createSnapshot('main', 's'));
   }
 
   async #write(keys: readonly number[]): Promise<void> {
@@ -123,6 +127,9 @@ class KillRun {
   #begin(): Promise<() => Promise<void>> {
     switch (this.#operation) {
       case 'create':
+        return this.#create();
+      case 'abort':
+        for (const process of this.#world.processes) if (process.role === 'streaming') process.cut('wal', AWAY_MS);
         return this.#create();
       case 'drop':
         return this.#drop();
@@ -141,7 +148,8 @@ class KillRun {
   async #create(): Promise<() => Promise<void>> {
     const rows = new Map(this.#rows);
     const outcome = await this.#client.createSnapshot('main', 's', TRIES);
-    if (outcome.kind === 'refused') this.#world.problem(`create was refused: ${outcome.reason}`);
+    if (outcome.kind === 'refused' && this.#operation === 'create') this.#world.problem(`create was refused: ${outcome.reason}`);
+    if (this.#operation === 'abort') await this.#world.outside.sleep(AWAY_MS);
     return async () => {
       const listed = await this.#listed();
       if (outcome.kind === 'done' && !listed) this.#world.problem('the snapshot was acknowledged and is not there');

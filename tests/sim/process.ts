@@ -6,6 +6,7 @@ import { IndexPool } from '@cairn/index';
 import type { MemoryMetaStore } from '@cairn/meta';
 import type { MemoryObjectStore } from '@cairn/objects';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { MilvusServiceDefinition } from '@cairn/proto/milvus/milvus';
 import { ProxyService } from '@cairn/proxy';
 import type { Handlers } from '@cairn/rpc';
@@ -140,6 +141,7 @@ export class SimulatedProcess {
       await this.#begin(proxy);
       network.serve(this.name, runtime, MilvusServiceDefinition, proxy.handlers() as unknown as Handlers<typeof MilvusServiceDefinition>);
       network.serve(this.name, runtime, AdminDefinition, proxy.admin());
+      network.serve(this.name, runtime, UpkeepDefinition, proxy.upkeep());
       return;
     }
     const host = {

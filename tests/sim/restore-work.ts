@@ -1,6 +1,6 @@
 /** Restores and clones, of whole snapshots and of chosen partitions, and of what was restored: each is followed to its end and compared. */
 import { type Expectation, narrowed, type Version } from '../support/model.ts';
-import type { Outcome } from './client.ts';
+import type { Outcome } from '../support/outcome.ts';
 import { type ClientCollection, DEFAULT_PARTITION, type TakenSnapshot } from './collection.ts';
 import type { WorkParts } from './work-parts.ts';
 

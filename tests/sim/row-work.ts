@@ -1,6 +1,7 @@
 /** Writers, readers and searchers. */
 import { type Expectation, narrowed, type Version } from '../support/model.ts';
-import { distance, type Look, type Row, vectorOf } from './client.ts';
+import type { Row } from '../support/outcome.ts';
+import { distance, type Look, vectorOf } from './client.ts';
 import { type ClientCollection, DEFAULT_PARTITION } from './collection.ts';
 import type { WorkParts } from './work-parts.ts';
 

@@ -24,6 +24,7 @@ const FOUND: ReadonlyMap<number, string> = new Map([
   [1060, 'a clock that jumped failed a snapshot as if its request were wrong'],
   [1134, 'a streaming node whose restart failed half-way kept its own successor out for good'],
   [1280, 'metadata of a dropped snapshot came late and stayed, named by nothing'],
+  [50007, 'a flush whose ids were never given left a rejection that nobody handled: the end of the process'],
   [4124, 'a flush whose commit was not answered was made anew, met its own late commit, and never ended'],
 ]);
 

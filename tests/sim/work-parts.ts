@@ -1,6 +1,7 @@
 /** What everybody at work in the simulation shares: the world, the client, and how an outcome is counted, noted and compared. */
 import { differences, type Expectation } from '../support/model.ts';
-import type { Outcome, Row, SimulatedClient } from './client.ts';
+import type { Outcome, Row } from '../support/outcome.ts';
+import type { SimulatedClient } from './client.ts';
 import type { World } from './world.ts';
 
 export class WorkParts {

@@ -98,7 +98,7 @@ export class ProxyService implements Service {
       clientHeartbeat: async () => ({ status: OK, serverTimestamp: BigInt(Math.floor(runtime.now())), commands: [] }),
     });
     server.add(AdminDefinition, this.admin());
-    server.add(UpkeepDefinition, upkeepHandlers(this.#parts));
+    server.add(UpkeepDefinition, this.upkeep());
     this.#port = await server.listen(config.proxy.host, config.proxy.port);
     this.#server = server;
   }
@@ -112,6 +112,11 @@ export class ProxyService implements Service {
   /** The calls that the Milvus contract has no words for. */
   admin(): Handlers<AdminDefinition> {
     return adminHandlers(this.#parts);
+  }
+
+  /** Garbage, checks and contents. */
+  upkeep(): Handlers<UpkeepDefinition> {
+    return upkeepHandlers(this.#parts);
   }
 
   /** The Milvus service: every method of it, built ones and those that say they are not. */

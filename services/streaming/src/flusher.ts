@@ -109,8 +109,9 @@ export class Flusher {
     this.#jobs.clear();
   }
 
-  async #allocate(count: number): Promise<readonly number[]> {
-    if (count === 0) return [];
+  /** Not async: whoever flushes hears of a failure, and where the ownership ends first nobody does, which must not end the process. */
+  #allocate(count: number): Promise<readonly number[]> {
+    if (count === 0) return Promise.resolve([]);
     const ids = this.#options.ids.take(count).then((first) => Array.from({ length: count }, (_, at) => first + at));
     ids.catch(() => undefined);
     return ids;
