@@ -37,7 +37,7 @@ async function start(dataDir: string, cache: string): Promise<Start> {
 
 function refill(): void {
   delete process.env['NODE_COMPILE_CACHE'];
-  rmSync(installed, { recursive: true, force: true });
+  rmSync(installed, { recursive: true, force: true, maxRetries: 5 });
   execFileSync(process.execPath, [join(import.meta.dirname, '../../tools/install/warm-compile-cache.ts')], { stdio: 'inherit' });
 }
 
