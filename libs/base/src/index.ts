@@ -12,3 +12,4 @@ export * from './retry.ts';
 export * from './runtime.ts';
 export * from './system-runtime.ts';
 export * from './timestamp.ts';
+export * from './version.ts';

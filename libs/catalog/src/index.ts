@@ -7,6 +7,7 @@ export {
   type ResolvedCollection,
 } from './catalog-view.ts';
 export * from './grouped-commit.ts';
+export * from './hidden-names.ts';
 export * from './id-allocator.ts';
 export * from './keys.ts';
 export * from './machines.ts';

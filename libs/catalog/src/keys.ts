@@ -8,6 +8,8 @@ export const CATALOG = 'catalog/';
 
 export const keys = {
   clusterIdentity: 'cluster/identity',
+  /** Seed of the Ed25519 key that certificates are signed with. */
+  certificateKey: 'cluster/certificate-key',
   /** There once the identity object was put into the bucket. */
   clusterBucket: 'cluster/bucket',
   leader: 'leader/datacoord',
@@ -56,6 +58,8 @@ export const keys = {
   snapshotHealths: 'snapshothealth/',
   pin: (snapshot: number, id: number) => `pin/${pad(snapshot)}/${pad(id)}`,
   pins: 'pin/',
+  drill: (id: number) => `drill/${pad(id)}`,
+  drills: 'drill/',
   restoreIntent: (job: number) => `restore/intent/${pad(job)}`,
   restoreIntents: 'restore/intent/',
   restoreJob: (job: number) => `restore/job/${pad(job)}`,

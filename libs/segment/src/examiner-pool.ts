@@ -23,6 +23,8 @@ class WorkerExaminer implements Examiner {
   constructor() {
     this.#worker.on('message', (answer: Answer) => {
       const waiting = this.#waiting.shift();
+      // Only work under way keeps the process alive.
+      if (this.#waiting.length === 0) this.#worker.unref();
       if ('result' in answer) waiting?.resolve(answer.result);
       else waiting?.reject(new CairnError(answer.codeName, answer.message));
     });
@@ -39,6 +41,7 @@ class WorkerExaminer implements Examiner {
     if (this.#ended) return Promise.reject(this.#ended);
     const answer = deferred<ExaminedSegment | undefined>();
     this.#waiting.push(answer);
+    this.#worker.ref();
     const bytes = 'bytes' in task ? task.bytes : undefined;
     const whole = bytes?.buffer instanceof ArrayBuffer && bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
     this.#worker.postMessage(task, whole && bytes.buffer instanceof ArrayBuffer ? [bytes.buffer] : []);

@@ -1,3 +1,4 @@
+export * from './certificate.ts';
 export * from './content-hash.ts';
 export * from './deletes.ts';
 export * from './delta-log.ts';

@@ -6,6 +6,7 @@ import {
   CollectionRecord,
   CollectionState,
   DatabaseRecord,
+  DrillRecord,
   IndexRecord,
   LoadRecord,
   PartitionRecord,
@@ -123,6 +124,7 @@ export class CatalogState {
   readonly health = new RecordTable(SnapshotHealthRecord, (record) => record.snapshotId);
   readonly pins = new RecordTable(PinRecord, (record) => record.id);
   readonly intents = new RecordTable(RestoreIntentRecord, (record) => record.jobId);
+  readonly drills = new RecordTable(DrillRecord, (record) => record.id);
   readonly jobs = new RecordTable(RestoreJobRecord, (record) => record.id);
   readonly #partitionTable = new RecordTable(
     PartitionRecord,
@@ -136,7 +138,15 @@ export class CatalogState {
   );
 
   /** Prefixes whose records are held here: what a new leader loads. */
-  static readonly prefixes = ['catalog/', keys.snapshots, keys.snapshotHealths, keys.pins, keys.restoreIntents, keys.restoreJobs] as const;
+  static readonly prefixes = [
+    'catalog/',
+    keys.snapshots,
+    keys.snapshotHealths,
+    keys.pins,
+    keys.drills,
+    keys.restoreIntents,
+    keys.restoreJobs,
+  ] as const;
 
   put(entry: Pick<MetaEntry, 'key' | 'value' | 'modRevision'>): void {
     const { key, value, modRevision } = entry;
@@ -159,6 +169,7 @@ export class CatalogState {
     if (key.startsWith(keys.snapshots)) return this.snapshots;
     if (key.startsWith(keys.snapshotHealths)) return this.health;
     if (key.startsWith(keys.pins)) return this.pins;
+    if (key.startsWith(keys.drills)) return this.drills;
     if (key.startsWith(keys.restoreIntents)) return this.intents;
     if (key.startsWith(keys.restoreJobs)) return this.jobs;
     return undefined;

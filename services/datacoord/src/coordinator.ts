@@ -156,7 +156,12 @@ export class DataCoordService implements Service {
       getClusterStatus: async () => {
         const term = this.#leader();
         const { nodeId, address } = this.#resources;
-        return { nodes: term.nodes.all(), channels: term.channels.records(), leader: { nodeId, address, epoch: term.epoch } };
+        return {
+          nodes: term.nodes.all(),
+          channels: term.channels.records(),
+          leader: { nodeId, address, epoch: term.epoch },
+          certificateKey: await term.drills.publicKey(),
+        };
       },
     };
   }

@@ -10,3 +10,7 @@ export const damagedSnapshots = gauge('cairn_snapshots_damaged', {
   description: 'Snapshots that the last scrub of each found damaged',
   unit: '{snapshot}',
 });
+export const drills = counter<{ outcome: 'completed' | 'failed' }>('cairn_drills', {
+  description: 'Restores on trial that ended',
+  unit: '{drill}',
+});

@@ -98,11 +98,11 @@ export class PinBoard {
     });
   }
 
-  /** An unknown id is fine: the pin may have expired. Pins of restores are not a user's to release. */
+  /** An unknown id is fine: the pin may have expired. Pins of restores and drills are not a user's to release. */
   async unpin(pinId: number): Promise<void> {
     if (pinId === 0) throw new CairnError('MissingParameter', 'missing parameter: pin_id');
     const pin = this.#store.state.pins.get(pinId);
-    if (!pin || pin.owner.startsWith('restore:')) return;
+    if (!pin || pin.owner !== USER) return;
     await this.#store.mustCommit({ deletes: [keys.pin(pin.snapshotId, pinId)] });
   }
 

@@ -13,6 +13,7 @@ import { ConsistencyChecker } from './check/consistency-checker.ts';
 import { SnapshotVerifier } from './check/snapshot-verifier.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
+import { DrillManager } from './drill-manager.ts';
 import { DropFollower } from './drop-follower.ts';
 import { BucketIdentity } from './gc/bucket-identity.ts';
 import { GarbageCollector } from './gc/garbage-collector.ts';
@@ -80,6 +81,7 @@ export class LeaderTerm implements Term {
   #control: ControlChannel | undefined;
   #snapshots: SnapshotManager | undefined;
   #restores: RestoreManager | undefined;
+  #drills: DrillManager | undefined;
   #indexes: IndexBuilder | undefined;
   #epoch = 0;
   #serving = false;
@@ -140,6 +142,9 @@ export class LeaderTerm implements Term {
   }
   get restores(): RestoreManager {
     return this.#part(this.#restores);
+  }
+  get drills(): DrillManager {
+    return this.#part(this.#drills);
   }
   get indexes(): IndexBuilder {
     return this.#part(this.#indexes);
@@ -212,6 +217,16 @@ export class LeaderTerm implements Term {
     await this.#indexes.start();
     this.#snapshots.resume();
     this.#restores.resume();
+    this.#drills = new DrillManager({
+      ...parts,
+      channels: this.channels,
+      oracle: this.oracle,
+      pins: this.pins,
+      snapshots: this.#snapshots,
+      restores: this.#restores,
+      verifier: this.verifier,
+    });
+    this.#drills.resume();
     drops.poke();
     new Periodic('garbage collection', settings.gcIntervalMs, () => this.garbage.round(), runtime, logger, stop).poke();
     const scrubber = new SnapshotScrubber({ ...parts, pins: this.pins, verifier: this.verifier });
@@ -259,6 +274,7 @@ export class LeaderTerm implements Term {
     await this.pins.sweep();
     await this.snapshots.sweep();
     await this.restores.sweep();
+    await this.drills.sweep();
     await this.prefixes.sweep();
   }
 

@@ -21,6 +21,12 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): 
       const term = leader();
       return term.verifier.verify(wanted(term, request), request);
     },
+    startDrill: (request) => leader().drills.start(request),
+    getDrill: async ({ id }) => leader().drills.get(id),
+    listCertificates: async (request) => {
+      const term = leader();
+      return { certificates: await term.drills.certificates(wanted(term, request)), publicKey: await term.drills.publicKey() };
+    },
     diffSnapshots: async ({ database, collection, from, to }) => {
       const { snapshots } = leader();
       const records = [from, to].map((name) => snapshots.committed({ database, collection, name }));

@@ -1,4 +1,5 @@
 import { CairnError } from '@cairn/base';
+import { refuseHidden } from '@cairn/catalog';
 
 /** Longest snapshot name, characters. */
 const MAX_SNAPSHOT_NAME_LENGTH = 255;
@@ -24,6 +25,7 @@ export function checkSnapshotName(raw: string): string {
 
 /** Rules for the name of a collection that a restore makes. */
 export function checkCollectionName(name: string, maxLength: number): void {
+  refuseHidden(name);
   if (name.length > maxLength) {
     throw new CairnError(
       'InvalidParameter',

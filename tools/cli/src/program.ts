@@ -6,6 +6,7 @@ import { addRestoreCommands } from './commands/restore.ts';
 import { addServerCommand } from './commands/server.ts';
 import { addSnapshotCommands } from './commands/snapshot.ts';
 import { addSnapshotContentsCommands } from './commands/snapshot-contents.ts';
+import { addSnapshotDrillCommands } from './commands/snapshot-drill.ts';
 import { addStatusCommand } from './commands/status.ts';
 import { addUpkeepCommands } from './commands/upkeep.ts';
 import { CommandError, EXIT } from './session.ts';
@@ -35,6 +36,7 @@ Examples:
   addServerCommand(program);
   addSnapshotCommands(program);
   addSnapshotContentsCommands(program);
+  addSnapshotDrillCommands(program);
   addRestoreCommands(program);
   addCollectionCommands(program);
   addStatusCommand(program);

@@ -1,11 +1,12 @@
 import { asCairnError, type Runtime } from '@cairn/base';
-import { keys, type RecordType } from '@cairn/catalog';
+import { isHidden, keys, type RecordType } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import {
   CollectionState,
   CopyTaskRecord,
   CopyTaskState,
   DeltaLogRecord,
+  DrillState,
   GroupRecord,
   IndexBuildState,
   RestoreJobState,
@@ -17,6 +18,7 @@ import {
 import type { CheckResponse, Finding } from '@cairn/proto/cairn/upkeep';
 import { type ExaminerPool, readSnapshot } from '@cairn/segment';
 import { CatalogState, type RecordTable } from '../catalog-state.ts';
+import { drillOwner } from '../drill-manager.ts';
 import type { BucketIdentity } from '../gc/bucket-identity.ts';
 import type { GarbagePlanner } from '../gc/garbage-plan.ts';
 import { ReferenceSet, unitsOf } from '../gc/reference-set.ts';
@@ -84,6 +86,7 @@ export class ConsistencyChecker {
     await this.#memory(findings);
     this.#pins(findings);
     await this.#restores(findings);
+    this.#drills(findings);
     const groups = await this.#groups(findings);
     const live = await this.#live(findings, groups);
     const snapshots = await this.#snapshots(findings);
@@ -132,6 +135,7 @@ export class ConsistencyChecker {
     compare('load', store.state.loads, fresh.loads);
     compare('snapshot', store.state.snapshots, fresh.snapshots);
     compare('health of snapshot', store.state.health, fresh.health);
+    compare('drill', store.state.drills, fresh.drills);
     compare('pin', store.state.pins, fresh.pins);
     compare('restore intent', store.state.intents, fresh.intents);
     compare('restore job', store.state.jobs, fresh.jobs);
@@ -146,6 +150,10 @@ export class ConsistencyChecker {
       if (!state.snapshots.get(pin.snapshotId)) findings.add('pin', `${pin.id}`, `its snapshot ${pin.snapshotId} is not there`);
       if (pin.expiresMs !== 0 && pin.expiresMs + LATE_MS < runtime.now())
         findings.add('pin', `${pin.id}`, `expired at ${pin.expiresMs} and is still there`);
+      if (pin.owner.startsWith('drill:')) {
+        const drill = [...state.drills.values()].find((one) => drillOwner(one.id) === pin.owner && one.pinId === pin.id);
+        if (drill?.state !== DrillState.DRILL_RUNNING) findings.add('pin', `${pin.id}`, `its owner ${pin.owner} is gone`);
+      }
       if (!pin.owner.startsWith('restore:')) continue;
       const owned = [...state.intents.values()].some((intent) => restoreOwner(intent.jobId) === pin.owner && intent.pinId === pin.id);
       const job = [...state.jobs.values()].find((one) => restoreOwner(one.id) === pin.owner);
@@ -186,6 +194,15 @@ export class ConsistencyChecker {
       else if (task.targetSegmentIds.length !== task.sourceSegmentIds.length || task.targetDeltaIds.length !== task.sourceDeltaIds.length)
         findings.add('job', `task ${task.id}`, 'sources and targets are not one for one');
     }
+  }
+
+  #drills(findings: Findings): void {
+    const { state } = this.#options.store;
+    const running = [...state.drills.values()].filter((one) => one.state === DrillState.DRILL_RUNNING);
+    const targets = new Set(running.map((one) => one.targetCollectionName));
+    for (const { id, name, state: now } of state.collections.values())
+      if (isHidden(name) && now !== CollectionState.COLLECTION_DROPPED && !targets.has(name))
+        findings.add('job', name, `collection ${id} of a drill that is over is still there`);
   }
 
   /** Groups that are visible. Unpublished ones belong to a running job, or are about to be undone. */

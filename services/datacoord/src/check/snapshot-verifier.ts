@@ -1,6 +1,6 @@
 import { asCairnError, CairnError, hasCode, isRetriable, mapLimit, type Runtime } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
-import type { ObjectRef, SegmentRecord, SnapshotRecord } from '@cairn/proto/cairn/meta';
+import type { ObjectRef, SegmentRecord, SnapshotDefinition, SnapshotRecord } from '@cairn/proto/cairn/meta';
 import type { Finding, VerifyReport } from '@cairn/proto/cairn/upkeep';
 import {
   addHashes,
@@ -16,6 +16,7 @@ import {
   type RowSum,
   readSnapshot,
   type SnapshotBundle,
+  type SnapshotContents,
   schemaTraits,
   tablesOf,
 } from '@cairn/segment';
@@ -113,18 +114,30 @@ export class SnapshotVerifier {
    */
   async visible(record: SnapshotRecord, throttle?: (bytes: number) => Promise<void>): Promise<RowSum> {
     const bundle = await readSnapshot(this.#objects, record.metadataKey, { withSegments: true });
-    const parts = this.#parts(bundle, { deep: true, ...(throttle ? { throttle } : {}) });
     const traits = schemaTraits(bundle.definition);
     const byShard = Map.groupBy(bundle.deltaLogs, (log) => log.shard);
-    const sums = await mapLimit(bundle.segments, this.#pool.size * READERS_PER_THREAD, async (segment): Promise<RowSum> => {
-      if (isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits))
-        return { rows: segment.rows, hash: parseHash(segment.contentHash) };
+    const known = (segment: SegmentRecord) => isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits);
+    return this.#sum(bundle, this.#parts(bundle, throttle ? { throttle } : {}), known);
+  }
+
+  /** The same of records, every segment read in full, its recorded content hash compared. */
+  readVisible(contents: Pick<SnapshotContents, 'segments' | 'deltaLogs'>, definition: SnapshotDefinition): Promise<RowSum> {
+    return this.#sum(contents, this.#parts({ ...contents, definition }, {}), () => false);
+  }
+
+  async #sum(
+    { segments }: Pick<SnapshotContents, 'segments'>,
+    parts: ExaminationParts,
+    known: (segment: SegmentRecord) => boolean,
+  ): Promise<RowSum> {
+    const sums = await mapLimit(segments, this.#pool.size * READERS_PER_THREAD, async (segment): Promise<RowSum> => {
+      if (known(segment)) return { rows: segment.rows, hash: parseHash(segment.contentHash) };
       return (await examineSegment(parts, segment)).visible;
     });
     return { rows: sums.reduce((total, one) => total + one.rows, 0), hash: addHashes(sums.map((one) => one.hash)) };
   }
 
-  #parts(bundle: SnapshotBundle, { throttle }: VerifyOptions): ExaminationParts {
+  #parts(bundle: Pick<SnapshotBundle, 'definition' | 'deltaLogs'>, { throttle }: Pick<VerifyOptions, 'throttle'>): ExaminationParts {
     return {
       objects: this.#objects,
       pool: this.#pool,

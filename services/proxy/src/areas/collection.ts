@@ -1,4 +1,5 @@
 import { CairnError, hasCode } from '@cairn/base';
+import { isHidden, refuseHidden } from '@cairn/catalog';
 import { CollectionRecord } from '@cairn/proto/cairn/meta';
 import { LoadState } from '@cairn/proto/milvus/common';
 import { type DescribeCollectionResponse, type ReplicaInfo, ShowType } from '@cairn/proto/milvus/milvus';
@@ -46,6 +47,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
 
   return {
     createCollection: async (request, context) => {
+      refuseHidden(request.collectionName);
       const schema = prepareNewSchema(decodeWireSchema(request.schema, request.collectionName), config.limits);
       const shardsNum = request.shardsNum === 0 ? DEFAULT_SHARDS : request.shardsNum;
       if (shardsNum < 0 || shardsNum > config.limits.maxShards) {
@@ -118,7 +120,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
     showCollections: async (request, context) => {
       await catalog.sync();
       const database = catalog.database(context.database(request.dbName));
-      let records = catalog.collectionsOf(database.id);
+      let records = catalog.collectionsOf(database.id).filter((record) => !isHidden(record.name));
       let percentages: number[] = [];
       if (request.type === ShowType.InMemory) {
         if (request.collectionNames.length > 0) {
@@ -144,8 +146,9 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       };
     },
 
-    renameCollection: (request, context) =>
-      submit(context, {
+    renameCollection: async (request, context) => {
+      refuseHidden(request.newName);
+      return submit(context, {
         $case: 'renameCollection',
         value: {
           database: context.database(request.dbName),
@@ -153,7 +156,8 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
           newDatabase: request.newDBName,
           newName: request.newName,
         },
-      }),
+      });
+    },
 
     alterCollection: async (request, context) => {
       const database = context.database(request.dbName);

@@ -15,6 +15,9 @@ export function upkeepHandlers(parts: ProxyParts): Handlers<UpkeepDefinition> {
     gcRun: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.gcRun(request, options)),
     check: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.check(request, options)),
     verifySnapshot: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.verifySnapshot(request, options)),
+    startDrill: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.startDrill(request, options)),
+    getDrill: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.getDrill(request, options)),
+    listCertificates: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.listCertificates(request, options)),
     diffSnapshots: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.diffSnapshots(request, options)),
     snapshotSizes: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.snapshotSizes(request, options)),
   };

@@ -29,11 +29,17 @@ export function addStatusCommand(program: Command): void {
           segments: shard.holders.length,
         }));
         if (session.format !== 'table')
-          return printOne(session.format, { version: reply.version, nodes: JSON.stringify(nodes), shards: JSON.stringify(shards) });
+          return printOne(session.format, {
+            version: reply.version,
+            nodes: JSON.stringify(nodes),
+            shards: JSON.stringify(shards),
+            certificate_key: cluster?.certificateKey ?? '',
+          });
         console.log(`Cairn ${reply.version}\n`);
         print('table', nodes);
         console.log('');
         print('table', shards);
+        console.log(`\ncertificates are signed by ${cluster?.certificateKey || 'nobody'}`);
       }),
     );
 }
