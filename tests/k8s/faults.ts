@@ -141,6 +141,36 @@ export function rollingUpgrade(release: Release): Fault {
   };
 }
 
+/** Number of pods of a stateful role, under load; whole when all of them are ready and the others have ended. */
+export function scale(release: Release, role: 'streaming' | 'datanode', replicas: number): Fault {
+  return {
+    name: `${role} scaled to ${replicas}`,
+    run: async () => {
+      const set = `statefulset/${release.named(role)}`;
+      await release.kubectl('scale', set, `--replicas=${replicas}`);
+      await release.kubectl('rollout', 'status', set, `--timeout=${ROLLOUT_S}s`);
+      for (let left = ROLLOUT_S; (await release.podNames(role)).length > replicas; left--) {
+        if (left === 0) throw new Error(`${role} still has more than ${replicas} pods`);
+        await sleep(1_000);
+      }
+    },
+  };
+}
+
+/** The volume of a datanode is gone, with its pod. */
+export async function loseVolume(release: Release, random: () => number): Promise<Fault> {
+  const pod = await required('datanode pod', await release.pods('datanode'), random);
+  return {
+    name: `volume of ${pod.name} lost`,
+    run: async () => {
+      await release.kubectl('delete', 'pvc', `data-${pod.name}`, '--wait=false');
+      await release.kubectl('delete', 'pod', pod.name, '--grace-period=0', '--force', '--wait=false');
+      await sleep(NOTICE_MS);
+      await release.waitReady();
+    },
+  };
+}
+
 /** The faults in the order in which a chaos run goes through them; node faults only where nodes can be hurt. */
 export function faultPlan(release: Release, random: () => number, options: FaultOptions): (() => Promise<Fault>)[] {
   const plan: (() => Promise<Fault>)[] = [

@@ -4,6 +4,7 @@
  *   smoke     `helm test` and a round trip from here
  *   sdk       the example of the README, unchanged, through the Service
  *   snapshot  a seeded workload of writes, deletes, flushes, snapshots and restores; every snapshot exact, also after a rolling restart
+ *   life      a steady writer and reader while roles are scaled up and down, a volume is lost, and all pods are replaced: nothing refused
  *   chaos     the same while pods, stores and nodes are hurt; after each fault exact contents and jobs in an end state
  *
  * E2E_NAMESPACE, E2E_RELEASE, E2E_CYCLES (chaos), E2E_CUT_MS, E2E_SEED, E2E_STEPS (snapshot); CAIRN_K8S_TOOLS: directory with node.sh.
@@ -13,8 +14,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeProblems, type Problem, seeded, Workload } from '../support/workload.ts';
-import { type Fault, faultPlan, rollingUpgrade } from './faults.ts';
+import { type Fault, faultPlan, loseVolume, rollingUpgrade, scale } from './faults.ts';
 import { Release } from './release.ts';
+import { SteadyReader } from './steady-reader.ts';
 import { SteadyWriter } from './steady-writer.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -77,27 +79,44 @@ async function sdk(): Promise<void> {
   await program(process.execPath, [join(root, 'examples/packages/main.ts')], { CAIRN_ADDRESS: await release.address() });
 }
 
-/** A steady writer while `work` runs: nothing refused, nothing lost. */
-async function underWrites(what: string, work: (writer: SteadyWriter) => Promise<void>, address: () => Promise<string>): Promise<void> {
-  const writer = new SteadyWriter(address, `steady_${Date.now()}`);
+/** A steady writer and a steady reader while `work` runs: nothing refused, nothing lost, nothing answered wrongly. */
+async function underLoad(
+  what: string,
+  work: (writer: SteadyWriter, reader: SteadyReader) => Promise<void>,
+  address: () => Promise<string>,
+): Promise<void> {
+  const name = `steady_${Date.now()}`;
+  const writer = new SteadyWriter(address, name);
+  const reader = new SteadyReader(address, name);
   await writer.start();
+  await sleep(500);
+  await reader.start();
   let failure: unknown;
   await sleep(1000);
   writer.takeWorst();
-  await work(writer).catch((error: unknown) => {
+  reader.takeWorst();
+  await work(writer, reader).catch((error: unknown) => {
     failure = error;
   });
   await sleep(1000);
   const worst = writer.takeWorst();
+  const worstRead = reader.takeWorst();
+  const reads = await reader.stop();
   const report = await eventually('steady writer', () => writer.stop());
   say(
     `${what}: ${report.sent} rows sent, ${report.acknowledged} acknowledged, longest wait ${worst} ms, ${report.refused.length} refused, ${report.wrong} lost or doubled`,
   );
+  say(
+    `${what}: ${reads.asked} reads, ${reads.answered} answered, longest wait ${worstRead} ms, ${reads.refused.length} refused, ${reads.wrong.length} wrong`,
+  );
+  for (const words of new Set([...reads.refused, ...reads.wrong])) say(`  reads: ${words}`);
   for (const [words, count] of report.retried) say(`  tried again ${count} times: ${words}`);
   for (const words of new Set(report.refused)) say(`  refused: ${words}`);
   if (failure !== undefined) throw failure;
   if (report.wrong > 0) throw new Error(`${what}: ${report.wrong} acknowledged rows are lost or doubled`);
   if (report.refused.length > 0) throw new Error(`${what}: ${report.refused.length} writes were refused for good`);
+  if (reads.refused.length + reads.wrong.length > 0)
+    throw new Error(`${what}: ${reads.refused.length} reads were refused for good, ${reads.wrong.length} answered wrongly`);
 }
 
 async function snapshot(): Promise<void> {
@@ -110,7 +129,7 @@ async function snapshot(): Promise<void> {
     exact('restores', await workload.checkRestores());
     say(`${workload.snapshots.length} snapshots after ${steps} operations; restoring the last five`);
     exact('snapshots', await workload.checkSnapshots(5));
-    await underWrites(
+    await underLoad(
       'rolling restart of all roles',
       () => rollingUpgrade(release).run(),
       () => release.address(),
@@ -121,6 +140,32 @@ async function snapshot(): Promise<void> {
   } finally {
     await workload.close();
   }
+}
+
+async function life(): Promise<void> {
+  const random = seeded(seed);
+  const plan: (() => Promise<Fault>)[] = [
+    async () => scale(release, 'streaming', 3),
+    async () => scale(release, 'streaming', 2),
+    async () => scale(release, 'datanode', 3),
+    async () => scale(release, 'datanode', 2),
+    () => loseVolume(release, random),
+    async () => rollingUpgrade(release),
+  ];
+  await underLoad(
+    'all of it',
+    async (writer, reader) => {
+      for (const make of plan) {
+        const fault = await make();
+        writer.takeWorst();
+        reader.takeWorst();
+        await fault.run();
+        await sleep(SETTLE_MS);
+        say(`${fault.name}: longest wait of a write ${writer.takeWorst()} ms, of a read ${reader.takeWorst()} ms`);
+      }
+    },
+    () => release.address(),
+  );
 }
 
 interface Figure {
@@ -160,9 +205,9 @@ async function chaos(): Promise<void> {
     for (let i = 0; i < 20; i++) await workload.step();
     const plan = faultPlan(release, random, { cutMs: Number(env['E2E_CUT_MS'] ?? 60_000) });
     const only = env['E2E_FAULTS']?.split(',').map(Number);
-    await underWrites(
+    await underLoad(
       `${cycles} cycles`,
-      async (writer) => {
+      async (writer, reader) => {
         for (let cycle = 0; cycle < cycles; cycle++) {
           const make = plan[only ? (only[cycle % only.length] ?? 0) : cycle % plan.length];
           if (!make) throw new Error(`there is no fault ${cycle}`);
@@ -170,13 +215,17 @@ async function chaos(): Promise<void> {
           without = fault.node;
           const target = await address();
           await writer.reconnect();
+          await reader.reconnect();
           await workload.reconnect(target);
           await sleep(500);
           writer.takeWorst();
+          reader.takeWorst();
           const figure = await chaosCycle(cycle, fault, workload, writer);
           without = undefined;
           figures.push(figure);
-          say(`cycle ${cycle + 1} of ${cycles}: ${fault.name}: exact; longest wait of a write ${figure.worstMs} ms`);
+          say(
+            `cycle ${cycle + 1} of ${cycles}: ${fault.name}: exact; longest wait of a write ${figure.worstMs} ms, of a read ${reader.takeWorst()} ms`,
+          );
         }
       },
       address,
@@ -193,7 +242,7 @@ async function chaos(): Promise<void> {
   }
 }
 
-const suites: Readonly<Record<string, () => Promise<void>>> = { smoke, sdk, snapshot, chaos };
+const suites: Readonly<Record<string, () => Promise<void>>> = { smoke, sdk, snapshot, life, chaos };
 const wanted = process.argv[2] ?? 'smoke';
 const suite = suites[wanted];
 if (!suite) {

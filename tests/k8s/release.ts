@@ -75,6 +75,12 @@ export class Release {
       }));
   }
 
+  /** Names of all pods of a component, those that end included. */
+  async podNames(component: string): Promise<string[]> {
+    const labels = `app.kubernetes.io/instance=${this.name},app.kubernetes.io/component=${component}`;
+    return (await this.kubectl('get', 'pods', '-l', labels, '-o', 'name')).split('\n').filter((name) => name !== '');
+  }
+
   /** What `cairn status` says, asked inside a proxy. */
   async status(): Promise<{ leader: string; channels: Map<string, string> }> {
     const text = await this.kubectl(

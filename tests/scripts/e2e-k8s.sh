@@ -12,7 +12,7 @@ usage: cd tests/scripts && ./e2e-k8s.sh [options]
 Installs the chart on a cluster, runs a suite against it, and removes what it made. The exit code is that of the tests:
 0 passed, 1 failed, 2 wrong usage, 3 a requirement is missing.
 
-  --suite NAME[,NAME]    smoke (default), sdk, snapshot, chaos, or all
+  --suite NAME[,NAME]    smoke (default), sdk, snapshot, life, chaos, or all
   --use-current-context  the cluster of the current kubectl context, instead of one made here; only the namespace is made and removed
   --image REF            image to test, NAME:TAG; default: built from this tree
   --values FILE          more values for the chart; may be given again, later ones win
@@ -28,6 +28,8 @@ Installs the chart on a cluster, runs a suite against it, and removes what it ma
 The cluster is the first of: --use-current-context; the tools in CAIRN_K8S_TOOLS, or in shared/tools/k8s beside the repository (a directory with
 up.sh, down.sh, load-image.sh, mk-image.sh, node.sh; needs root and Linux; node faults of the chaos suite work only there); kind, where a Docker
 daemon runs.
+
+Exit codes: 0 passed, 1 a suite failed, 2 used wrongly, 3 something is missing, 4 cluster, image or installation did not come up.
 H
 }
 
@@ -52,9 +54,9 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ "$suites" != all ] || suites=smoke,sdk,snapshot,chaos
+[ "$suites" != all ] || suites=smoke,sdk,snapshot,life,chaos
 for suite in ${suites//,/ }; do
-  case $suite in smoke | sdk | snapshot | chaos) ;; *) echo "e2e-k8s.sh: unknown suite $suite; there are smoke, sdk, snapshot, chaos, all" >&2; exit 2 ;; esac
+  case $suite in smoke | sdk | snapshot | life | chaos) ;; *) echo "e2e-k8s.sh: unknown suite $suite; there are smoke, sdk, snapshot, life, chaos, all" >&2; exit 2 ;; esac
 done
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
@@ -138,7 +140,7 @@ requirements $cluster
 # ---- what is made here, and its end
 work=$(mktemp -d)
 artifacts=${artifacts:-${TMPDIR:-/tmp}/cairn-e2e-artifacts}
-made_cluster=0 made_namespace=0 passed=0
+made_cluster=0 made_namespace=0 ready=0 passed=0
 collect() {
   mkdir -p "$artifacts"
   say "collecting logs into $artifacts"
@@ -155,6 +157,8 @@ collect() {
 finish() {
   local code=$?
   trap - EXIT
+  # 4: it did not come to the suites.
+  if [ $ready = 0 ] && [ $code != 0 ] && [ $code != 2 ] && [ $code != 130 ]; then code=4; fi
   set +e
   if [ $passed = 0 ] && [ $made_namespace = 1 ]; then collect; fi
   if [ $keep = 1 ] && [ $made_namespace = 1 ]; then
@@ -238,6 +242,7 @@ say "installing $image"
 helm install cairn "$root/deploy/helm/cairn" -n "$namespace" "${files[@]}" --set "image.repository=${image%:*}" --set "image.tag=${image##*:}" \
   ${sets[@]+"${sets[@]}"} --wait --timeout 5m > "$work/helm.log" 2>&1 || { cat "$work/helm.log"; exit 1; }
 say "installed; every pod is ready"
+ready=1
 
 # ---- suites
 for suite in ${suites//,/ }; do

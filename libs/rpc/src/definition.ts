@@ -83,10 +83,10 @@ export type Handlers<D extends ServiceDefinition, C = Record<never, never>> = {
     : Promise<HandledResponse<Methods<D>[K], CodecOf<C, K>>>;
 };
 
-/** Path of a method on the wire. */
 /** Services between our own processes, whose calls carry protocol versions. */
 export const isInner = (definition: ServiceDefinition): boolean => definition.fullName.startsWith('cairn.internal.');
 
+/** Path of a method on the wire. */
 export function methodPath(definition: ServiceDefinition, method: MethodDefinition): string {
   return `/${definition.fullName}/${method.name}`;
 }

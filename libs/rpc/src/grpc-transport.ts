@@ -44,7 +44,8 @@ export class GrpcTransport implements Transport {
       'grpc.keepalive_timeout_ms': 5_000,
       'grpc.keepalive_permit_without_calls': 1,
       'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.max_reconnect_backoff_ms': 1_000,
+      // A process that comes back on its address serves again this soon after.
+      'grpc.max_reconnect_backoff_ms': 300,
       'grpc.service_config_disable_resolution': 1,
     };
   }

@@ -172,6 +172,7 @@ export class LeaderTerm implements Term {
   async #start(): Promise<void> {
     const { wal, runtime, logger, settings } = this.#resources;
     const stop = this.#abort.signal;
+    const electedMs = runtime.monotonic();
     this.#epoch = await this.#raiseEpoch();
     await this.oracle.start();
     await this.store.load();
@@ -233,7 +234,8 @@ export class LeaderTerm implements Term {
     new Periodic('scrub', settings.scrubPeriodMs, () => scrubber.round(), runtime, logger, stop).poke();
     new Periodic('sweep', settings.sweepPeriodMs, () => this.#sweep(), runtime, logger, stop).poke();
     this.#serving = true;
-    logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch }, 'leading coordinator');
+    const tookMs = Math.round(runtime.monotonic() - electedMs);
+    logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch, tookMs }, 'leading coordinator');
   }
 
   /** Raised in every term: the control channel is fenced with it, and tasks of earlier leaders are told apart by it. */

@@ -35,6 +35,8 @@ export class NodeLoads implements ViewKeeper {
   readonly #closing = new Map<string, Promise<void>>();
   readonly #gone = new WeakSet<Shard>();
   readonly #datanodes: PrefixWatch;
+  /** Calls under way, by the datanode's key. */
+  readonly #onGone = new Map<string, Set<() => void>>();
   #nodes: readonly DataNodeInstance[] = [];
 
   constructor(options: NodeLoadsOptions) {
@@ -43,11 +45,35 @@ export class NodeLoads implements ViewKeeper {
     this.#datanodes = new PrefixWatch({ meta, runtime, logger, prefix: `${keys.nodes}datanode/`, onChange: () => this.#nodesChanged() });
   }
 
+  /** One call to a datanode: given up when the node is gone, however long the caller would wait (a cut node refuses nothing). */
+  async whileAlive<T>(node: DataNodeInstance, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (!this.#nodes.some(({ key }) => key === node.key)) throw new CairnError('NodeNotAvailable', `datanode ${node.nodeId} is gone`);
+    const calling = new AbortController();
+    const cancel = (): void => calling.abort();
+    const listeners = this.#onGone.get(node.key) ?? new Set();
+    this.#onGone.set(node.key, listeners.add(cancel));
+    signal.addEventListener('abort', cancel, { once: true });
+    if (signal.aborted) cancel();
+    try {
+      return await work(calling.signal);
+    } catch (error) {
+      if (calling.signal.aborted && !signal.aborted)
+        throw new CairnError('NodeNotAvailable', `datanode ${node.nodeId} is gone`, { cause: error });
+      throw error;
+    } finally {
+      listeners.delete(cancel);
+      if (listeners.size === 0 && this.#onGone.get(node.key) === listeners) this.#onGone.delete(node.key);
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
   #nodesChanged(): void {
     this.#nodes = [...this.#datanodes.entries.values()].map((entry) => {
       const { id, address } = NodeRecord.decode(entry.value);
       return { key: `${id}@${entry.createRevision}`, nodeId: id, address };
     });
+    const alive = new Set(this.#nodes.map(({ key }) => key));
+    for (const [key, listeners] of this.#onGone) if (!alive.has(key)) for (const cancel of [...listeners]) cancel();
     for (const { view } of this.#served.values()) view.reconcile();
   }
 

@@ -28,6 +28,7 @@ import type { StreamingCatalog } from './catalog-face.ts';
 import type { ChannelOwner } from './channel-owner.ts';
 import type { StampSource } from './coordinator.ts';
 import { readSeconds } from './measures.ts';
+import type { DataNodeInstance } from './placement.ts';
 import type { Shard } from './shard.ts';
 import type { ReadView, ShardView } from './shard-view.ts';
 import { liveCollection } from './write-check.ts';
@@ -43,7 +44,11 @@ export interface ReadHandlerOptions {
   readonly pool: IndexPool;
   readonly runtime: Runtime;
   readonly stamps: StampSource;
-  readonly loads: { viewOf(shard: Shard): ShardView | undefined; refresh(shard: Shard): void };
+  readonly loads: {
+    viewOf(shard: Shard): ShardView | undefined;
+    refresh(shard: Shard): void;
+    whileAlive<T>(node: DataNodeInstance, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T>;
+  };
   ownerOf(vchannel: string): ChannelOwner;
   /** Monotonic ms up to which nobody else can own this node's channels. */
   leaseValidUntil(): number;
@@ -59,10 +64,12 @@ interface Reading {
   readonly deleteSequence: number;
 }
 
+type ReadCall = Pick<CallContext, 'signal' | 'remaining'>;
+
 /** How to run one kind of read and put its parts together. */
 interface ReadKind<Part, Result> {
   local(segments: readonly ReadableSegment[], reading: Reading): Promise<Part>;
-  remote(address: string, scope: SegmentReadScope, context: CallContext): Promise<Result>;
+  remote(address: string, scope: SegmentReadScope, call: ReadCall): Promise<Result>;
   /** Exactly one datanode answered and nothing was read here: its answer as it is. */
   only(result: Result, readTs: number): Result;
   merge(local: Part | undefined, remote: readonly Result[], reading: Reading): Result;
@@ -165,7 +172,9 @@ export class ReadHandler {
             readTs,
             deleteSequence,
           };
-          return await kind.remote(node.address, segments, context);
+          return await this.#options.loads.whileAlive(node, context.signal, (signal) =>
+            kind.remote(node.address, segments, { signal, remaining: () => context.remaining() }),
+          );
         } catch (error) {
           if (hasCode(error, 'SegmentNotFound', 'CollectionNotLoaded')) reading.view.lost(node, segmentIds);
           throw error;

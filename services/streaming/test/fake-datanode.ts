@@ -47,6 +47,9 @@ export class FakeDataNode {
     return `inproc:${this.id}`;
   }
 
+  /** Set: queries wait for it, as for a node that is cut off. */
+  hangs: Promise<void> | undefined;
+
   async start(): Promise<this> {
     this.#serving = this.#parts.network.serve(this.address, DataNodeDefinition, {
       loadSegments: (request) => this.#load(request),
@@ -97,6 +100,7 @@ export class FakeDataNode {
   }
 
   async #query({ scope, plan }: SegmentQueryRequest): Promise<QueryResult> {
+    await this.hangs;
     const segments = this.#segments(scope);
     if (!plan || !scope) throw new CairnError('InvalidParameter', 'no plan');
     const { runtime, schema } = this.#parts;

@@ -279,6 +279,23 @@ describe('a streaming node', () => {
     expect(two.held.size).toBe(6);
   });
 
+  it('leaves a datanode that does not answer when its key is gone, and reads elsewhere', async () => {
+    await open();
+    const [one, two] = [await cluster.datanode('d1'), await cluster.datanode('d2')];
+    await cluster.load();
+    for (let i = 0; i < 6; i++) {
+      await cluster.write(rowsOf(i * 10, 10));
+      await cluster.flush();
+    }
+    for (let waited = 0; one.held.size + two.held.size < 6 && waited < 2000; waited += 10) await cluster.runtime.sleep(10);
+    expect(one.held.size).toBeGreaterThan(0);
+    one.hangs = new Promise(() => undefined);
+    const count = cluster.count();
+    await cluster.runtime.sleep(50);
+    await cluster.meta.txn({ then: [{ kind: 'delete', key: keys.node('datanode', 'd1') }] });
+    expect(await count).toBe(60);
+  });
+
   it('hands its channels on: the next owner has every acknowledged row, and the old one answers nothing', async () => {
     await open();
     await cluster.load();
