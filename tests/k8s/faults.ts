@@ -141,6 +141,18 @@ export function rollingUpgrade(release: Release): Fault {
   };
 }
 
+/** The release goes to another image (NAME:TAG), all roles at once, as `helm upgrade` does: old and new work side by side meanwhile. */
+export function upgradeTo(release: Release, image: string): Fault {
+  return {
+    name: `upgrade to ${image}`,
+    run: async () => {
+      const colon = image.lastIndexOf(':');
+      await release.upgrade(`image.repository=${image.slice(0, colon)},image.tag=${image.slice(colon + 1)}`);
+      await release.waitReady();
+    },
+  };
+}
+
 /** Number of pods of a stateful role, under load; whole when all of them are ready and the others have ended. */
 export function scale(release: Release, role: 'streaming' | 'datanode', replicas: number): Fault {
   return {

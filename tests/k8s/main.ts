@@ -7,14 +7,14 @@
  *   life      a steady writer and reader while roles are scaled up and down, a volume is lost, and all pods are replaced: nothing refused
  *   chaos     the same while pods, stores and nodes are hurt; after each fault exact contents and jobs in an end state
  *
- * E2E_NAMESPACE, E2E_RELEASE, E2E_CYCLES (chaos), E2E_CUT_MS, E2E_SEED, E2E_STEPS (snapshot); CAIRN_K8S_TOOLS: directory with node.sh.
+ * E2E_UPGRADE: an image to which `life` upgrades in the end. E2E_NAMESPACE, E2E_RELEASE, E2E_CYCLES (chaos), E2E_CUT_MS, E2E_SEED, E2E_STEPS (snapshot); CAIRN_K8S_TOOLS: directory with node.sh.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeProblems, type Problem, seeded, Workload } from '../support/workload.ts';
-import { type Fault, faultPlan, loseVolume, rollingUpgrade, scale } from './faults.ts';
+import { type Fault, faultPlan, loseVolume, rollingUpgrade, scale, upgradeTo } from './faults.ts';
 import { Release } from './release.ts';
 import { SteadyReader } from './steady-reader.ts';
 import { SteadyWriter } from './steady-writer.ts';
@@ -151,6 +151,7 @@ async function life(): Promise<void> {
     async () => scale(release, 'datanode', 2),
     () => loseVolume(release, random),
     async () => rollingUpgrade(release),
+    ...(env['E2E_UPGRADE'] ? [async () => upgradeTo(release, env['E2E_UPGRADE'] ?? '')] : []),
   ];
   await underLoad(
     'all of it',

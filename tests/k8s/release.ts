@@ -113,6 +113,14 @@ export class Release {
     await this.kubectl('delete', 'pod', pod, '--wait=true');
   }
 
+  /** `helm upgrade` with the values there are and these. */
+  async upgrade(set: string): Promise<void> {
+    const chart = join(import.meta.dirname, '../../deploy/helm/cairn');
+    await run('helm', ['upgrade', this.name, chart, '-n', this.namespace, '--reuse-values', '--set', set, '--wait', '--timeout', '10m'], {
+      timeout: 2 * COMMAND_MS,
+    });
+  }
+
   async waitReady(timeoutS = 180): Promise<void> {
     for (const role of ['proxy', 'datacoord'])
       await this.kubectl('rollout', 'status', `deployment/${this.named(role)}`, `--timeout=${timeoutS}s`);
