@@ -7,7 +7,7 @@ WARM := node_modules/.cache/cairn/.warm
 TOOLS_CACHE ?= $(or $(CAIRN_TOOLS_CACHE),$(HOME)/.cache/cairn-tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools run cluster test check unit sim types lint lint-fix arrows bench example lint-chart e2e-k8s clean
+.PHONY: help install tools run cluster test check unit sim chaos types lint lint-fix arrows bench example lint-chart e2e-k8s clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,11 @@ SEED_START ?= 0
 KILLS ?=
 sim: install ## The whole house simulated under SEEDS=200 seeds from SEED_START=0 on, or with kills at every await of KILLS=create,drop,pin,restore,clone,publish; last line: N passed, N failed
 	@exec $(NODE) tests/sim/main.ts $(if $(KILLS),--kills $(KILLS),--seeds $(SEEDS) --start $(SEED_START))
+
+CYCLES ?= 50
+SEED ?= 1
+chaos: install ## CYCLES=50 of kills, hangs and misbehaving stores on a real cluster, SEED=1; last line: N passed, N failed
+	@exec $(NODE) tests/chaos/main.ts --cycles $(CYCLES) --seed $(SEED)
 
 bench: install ## Benchmarks; each prints a table
 	@exec $(NODE) tests/bench/run.ts

@@ -143,11 +143,13 @@ export class ConsistencyChecker {
       collections.get(collectionId)?.state === CollectionState.COLLECTION_LIVE && (group === '' || groups.get(group)?.published === true);
     const segments = await this.#all(keys.allSegments, SegmentRecord);
     const known = new Set(segments.map(({ record }) => record.id));
+    const alive = new Set<number>();
     for (const { record } of segments) {
       if (record.group !== '' && !groups.has(record.group) && record.state === SegmentState.SEGMENT_SEALED && live(record.collectionId, ''))
         this.#found(`segment ${record.id} belongs to group ${record.group}, which is not there`);
       const dropped = (partitions.get(record.partitionId)?.droppedTs ?? 1) > 0 || record.state !== SegmentState.SEGMENT_SEALED;
       if (dropped || !live(record.collectionId, record.group)) continue;
+      alive.add(record.id);
       for (const object of record.objects) await this.#object(object, `segment ${record.id}`);
     }
     for (const { record } of await this.#all(keys.allDeltas, DeltaLogRecord))
@@ -156,7 +158,7 @@ export class ConsistencyChecker {
       if (!live(record.collectionId, record.group)) continue;
       if (!known.has(record.segmentId)) this.#found(`index build ${record.buildId} is of segment ${record.segmentId}, which is not there`);
       // A small segment is searched exactly: its build is finished without an object.
-      if (record.state === IndexBuildState.INDEX_BUILD_FINISHED && record.object)
+      if (record.state === IndexBuildState.INDEX_BUILD_FINISHED && record.object && alive.has(record.segmentId))
         await this.#object(record.object, `index build ${record.buildId}`);
     }
   }

@@ -54,6 +54,9 @@ interface SearchData {
   readonly fields: { raw: RawFieldData }[];
 }
 
+const FLAT = { index_type: 'FLAT', metric_type: 'L2' };
+const GRAPH = { index_type: 'HNSW', metric_type: 'L2', M: '8', efConstruction: '64' };
+
 type Reply = Status | { readonly status: Status | undefined };
 type AnyMethods = Record<string, (request: unknown, options: CallOptions) => Promise<unknown>>;
 
@@ -137,10 +140,7 @@ export class SimulatedClient implements RaceClient {
         collectionName: name,
         fieldName: 'vector',
         indexName: 'v',
-        extraParams: [
-          { key: 'index_type', value: 'FLAT' },
-          { key: 'metric_type', value: 'L2' },
-        ],
+        extraParams: Object.entries(this.#world.graphs ? GRAPH : FLAT).map(([key, value]) => ({ key, value })),
       }),
       8,
     );

@@ -100,7 +100,7 @@ class KillRun {
     } catch (error) {
       world.problem(`the run did not end: ${String(error)}`);
     }
-    for (const process of world.processes) process.crash();
+    world.end();
     return points;
   }
 

@@ -1,4 +1,5 @@
 /** A simulated process: one role on its links to the stores and the network. It starts, crashes at any moment, stops in good order, and starts again. */
+import { join } from 'node:path';
 import type { Config, Logger, Service } from '@cairn/base';
 import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
 import { CatalogView } from '@cairn/catalog';
@@ -29,6 +30,8 @@ export interface ProcessEnvironment {
   /** Of every link to the store of this name. */
   readonly faults: Readonly<Record<StoreName, LinkFaults>>;
   readonly config: Config;
+  /** A directory of this world on the disk of this machine. */
+  readonly directory: string;
   /** A process keeps its node id over restarts, as in a stateful set; else each life has its own. */
   readonly keepNodeIds: boolean;
   readonly coordinatorSettings: Record<string, number>;
@@ -117,7 +120,8 @@ export class SimulatedProcess {
   }
 
   async #start(runtime: SimulatedRuntime): Promise<void> {
-    const { simulation, network, faults, config, keepNodeIds, coordinatorSettings } = this.#environment;
+    const { simulation, network, faults, keepNodeIds, coordinatorSettings, directory } = this.#environment;
+    const config = { ...this.#environment.config, dataDir: join(directory, `${this.name}-${this.#lives}`) };
     const nodeId = keepNodeIds ? this.name : `${this.name}-${this.#lives}`;
     const logger = this.#environment.logger(`${this.name}#${this.#lives}`);
     const link = (what: StoreName, ordered: boolean): Link =>

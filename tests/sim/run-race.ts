@@ -42,6 +42,6 @@ export async function raceUnderSeed(name: string, seed: number, saw: Set<string>
   } catch (error) {
     world.problem(`the run did not end: ${error instanceof Error ? error.stack : String(error)}`);
   }
-  for (const one of world.processes) one.crash();
+  world.end();
   return world.problems;
 }

@@ -45,7 +45,7 @@ export async function runSeed(seed: number, options: { readonly log?: boolean } 
   } catch (error) {
     world.problem(`the run did not end: ${error instanceof Error ? error.stack : String(error)}`);
   }
-  for (const process of world.processes) process.crash();
+  world.end();
   return {
     seed,
     problems: world.problems,

@@ -1,4 +1,7 @@
 /** The whole house under one seed: shared stores in memory, two processes of each role, and what befalls them. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { type Config, type Logger, loadConfig } from '@cairn/base';
 import { type SimulatedRuntime, Simulation } from '@cairn/base/simulation';
 import { MemoryMetaStore } from '@cairn/meta';
@@ -27,7 +30,14 @@ const SETTINGS = [
   'index.workers=1',
 ];
 const TRIMMING = ['streaming.repeatLogBytes=0', 'streaming.repeatWindowMs=0'];
-const COORDINATOR_SETTINGS = { sweepPeriodMs: 1_000, callTimeoutMs: 5_000, assignSettleMs: 200, balanceSettleMs: 500, gcOrphanMs: 30_000 };
+const COORDINATOR_SETTINGS = {
+  sweepPeriodMs: 1_000,
+  callTimeoutMs: 5_000,
+  assignSettleMs: 200,
+  balanceSettleMs: 500,
+  gcOrphanMs: 30_000,
+  indexMinRows: 8,
+};
 /** The shorter one is hardly longer than a call that comes late. */
 const GC_GRACES_MS = [4_000, 15_000] as const;
 const ROLES: readonly SimulatedRole[] = ['datacoord', 'streaming', 'datanode', 'proxy'];
@@ -60,6 +70,9 @@ export class World {
   readonly config: Config;
   /** Flushed log is trimmed at once: repeated request ids may be forgotten, so nobody inserts what a repeat would double. */
   readonly trims: boolean;
+  /** Collections get graph indexes, which are built and opened in files; else FLAT. */
+  readonly graphs: boolean;
+  readonly #directory = mkdtempSync(join(tmpdir(), 'cairn-sim-'));
   readonly processes: SimulatedProcess[] = [];
   /** Time and random numbers of what stands outside: clients, the chaos, the checker. */
   readonly outside: SimulatedRuntime;
@@ -92,6 +105,7 @@ export class World {
       env: {},
       sets: [...SETTINGS, `restore.mode=${mode}`, `gc.graceMs=${graceMs}`, ...(this.trims ? TRIMMING : [])],
     });
+    this.graphs = simulation.random() < 0.5;
     this.network = new SimulatedNetwork({
       simulation,
       faults: this.networkFaults,
@@ -101,6 +115,7 @@ export class World {
     const environment = {
       ...{ simulation, network: this.network, meta: this.meta, objects: this.objects, wal: this.wal, config: this.config },
       faults: this.linkFaults,
+      directory: this.#directory,
       keepNodeIds: simulation.random() < 0.5,
       coordinatorSettings: COORDINATOR_SETTINGS,
       logger: (name: string) => this.logger(name),
@@ -111,6 +126,12 @@ export class World {
     for (const role of ROLES)
       for (let number = 1; number <= OF_EACH_ROLE; number++)
         this.processes.push(new SimulatedProcess(`${role}-${number}`, role, environment));
+  }
+
+  /** Every process is gone, and what it left on disk. */
+  end(): void {
+    for (const process of this.processes) process.crash();
+    rmSync(this.#directory, { recursive: true, force: true });
   }
 
   /** Something that must not be. */

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePorts, ServerProcess, startEtcd, startMinio, startNats } from './servers.ts';
+import { StoreProxy } from './store-proxy.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const node = join(root, 'node_modules/.bin/node');
@@ -87,6 +88,8 @@ export interface ClusterOptions {
   /** Ports of the proxies; free ones by default. */
   readonly proxyPorts?: readonly number[];
   readonly settings?: Readonly<Record<string, string | number>>;
+  /** A proxy stands before MinIO that can misbehave. */
+  readonly storeProxy?: boolean;
 }
 
 export interface Cluster {
@@ -96,6 +99,8 @@ export interface Cluster {
   readonly etcd: ServerProcess;
   readonly nats: readonly ServerProcess[];
   readonly minio: ServerProcess;
+  /** When it was asked for. */
+  readonly storeProxy: StoreProxy | undefined;
   all(): ServerProcess[];
   stop(): Promise<void>;
 }
@@ -109,6 +114,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     startNats({ dir: join(dir, 'nats') }),
     startMinio({ dir: join(dir, 'minio') }),
   ]);
+  const storeProxy = options.storeProxy ? new StoreProxy(minio.endpoint) : undefined;
+  await storeProxy?.start();
   const settings = {
     'meta.kind': 'etcd',
     'meta.etcd.endpoints': etcd.endpoints.join(','),
@@ -116,7 +123,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     'wal.nats.servers': nats.servers.join(','),
     'wal.nats.monitors': nats.monitors.join(','),
     'objects.kind': 's3',
-    'objects.s3.endpoint': minio.endpoint,
+    'objects.s3.endpoint': storeProxy?.endpoint ?? minio.endpoint,
     'objects.s3.region': minio.region,
     'objects.s3.bucket': 'cairn',
     'objects.s3.accessKeyId': minio.accessKeyId,
@@ -151,9 +158,11 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     etcd: etcd.process,
     nats: nats.members,
     minio: minio.process,
+    storeProxy,
     all,
     stop: async () => {
       await Promise.all(all().map((server) => server.stop()));
+      await storeProxy?.stop();
       await Promise.all([etcd.stop(), nats.stop(), minio.stop()]);
       if (options.dir === undefined) await rm(dir, { recursive: true, force: true });
     },

@@ -5,6 +5,7 @@ export * from './config.ts';
 export { isSetting, type Setting, type SettingTree } from './config-setting.ts';
 export { settings } from './config-settings.ts';
 export * from './errors.ts';
+export { type FileCalls, fileCalls, type OpenFile } from './file-calls.ts';
 export * from './lifecycle.ts';
 export * from './logger.ts';
 export * from './protocol.ts';

@@ -28,7 +28,7 @@ const SCALARS: ReadonlyMap<DataType, string> = new Map<DataType, string>([
 ]);
 
 /** Builds an index file. Blocks its thread for the whole build. */
-export async function buildIndexFile(task: BuildTask): Promise<IndexTrailer> {
+export function buildIndexFile(task: BuildTask): IndexTrailer {
   const { vectors, path, indexType, metric, params } = task;
   const dim = vectors.kind === 'vector' ? vectors.dim : 0;
   const entries = vectors.validity ? countBits(vectors.validity) : vectors.length;
@@ -42,7 +42,7 @@ export async function buildIndexFile(task: BuildTask): Promise<IndexTrailer> {
   } else {
     writeFileSync(path, new Uint8Array(0));
   }
-  await appendTrailer(path, trailer);
+  appendTrailer(path, trailer);
   return trailer;
 }
 

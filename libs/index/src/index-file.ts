@@ -1,5 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { appendFile } from 'node:fs/promises';
+import { appendFileSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { CairnError } from '@cairn/base';
 import type { IndexSpec } from './search-types.ts';
 
@@ -20,12 +19,13 @@ export interface IndexTrailer extends IndexSpec {
   readonly entries: number;
 }
 
-export async function appendTrailer(path: string, trailer: IndexTrailer): Promise<void> {
+/** At the call: what builds an index has a thread of its own, or is simulated. */
+export function appendTrailer(path: string, trailer: IndexTrailer): void {
   const text = Buffer.from(JSON.stringify(trailer));
   const footer = Buffer.alloc(FOOTER_BYTES);
   footer.writeUInt32LE(text.length);
   MAGIC.copy(footer, 4);
-  await appendFile(path, Buffer.concat([text, footer]), { flush: true });
+  appendFileSync(path, Buffer.concat([text, footer]), { flush: true });
 }
 
 /** Reads the trailer of an index file; ObjectDamaged when there is none. Two small reads. */

@@ -39,7 +39,7 @@ export class VectorEngine {
       case 'graph':
         return this.graph(task);
       case 'build':
-        return { trailer: await buildIndexFile(task) };
+        return { trailer: buildIndexFile(task) };
       case 'release':
         return { released: this.#graphs.close(task.path) };
     }

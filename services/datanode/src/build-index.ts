@@ -1,6 +1,5 @@
-import { mkdir, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CairnError, type Runtime, randomId } from '@cairn/base';
+import { CairnError, type FileCalls, fileCalls, type Runtime, randomId } from '@cairn/base';
 import { type IndexPool, resolveIndex } from '@cairn/index';
 import { ObjectExistsError, type ObjectInfo, type ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
@@ -37,7 +36,8 @@ export async function buildIndex(parts: BuildParts, task: BuildIndexTask, signal
       `index ${index.name} is of field ${index.fieldId}, which collection ${schema.name} does not have`,
     );
   const spec = resolveIndex(field, Object.fromEntries(index.indexParams.map(({ key: name, value }) => [name, value])));
-  await mkdir(parts.scratchDir, { recursive: true });
+  const files = fileCalls(parts.runtime);
+  await files.mkdir(parts.scratchDir);
   const path = join(parts.scratchDir, `build-${task.buildId}-${randomId(parts.runtime)}`);
   const segment = await parts.open(record, schema);
   try {
@@ -45,20 +45,20 @@ export async function buildIndex(parts: BuildParts, task: BuildIndexTask, signal
     throwIfGone(signal, task);
     await parts.pool.build({ ...spec, vectors, path });
     throwIfGone(signal, task);
-    const info = await upload(parts.objects, key, path);
+    const info = await upload(parts.objects, files, key, path);
     const crc32c = info.crc32c ?? (await checksumOf(parts.objects, info, signal));
     return { object: { key, size: info.size, crc32c, etag: info.etag, role: 'index', fieldId: field.id }, rows: segment.rows };
   } finally {
     await segment.close();
-    await unlink(path).catch((error: unknown) => {
+    await files.unlink(path).catch((error: unknown) => {
       if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
     });
   }
 }
 
-async function upload(objects: ObjectStore, key: string, path: string): Promise<ObjectInfo> {
+async function upload(objects: ObjectStore, files: FileCalls, key: string, path: string): Promise<ObjectInfo> {
   try {
-    return await objects.put(key, await readParts(path), { ifAbsent: true });
+    return await objects.put(key, await readParts(files, path), { ifAbsent: true });
   } catch (error) {
     // An earlier try of this build made it and its answer was lost; any whole build of the segment is as good as another.
     const there = error instanceof ObjectExistsError ? await objects.head(key) : undefined;
@@ -67,8 +67,8 @@ async function upload(objects: ObjectStore, key: string, path: string): Promise<
   }
 }
 
-async function readParts(path: string): Promise<Uint8Array[]> {
-  const file = await open(path, 'r');
+async function readParts(files: FileCalls, path: string): Promise<Uint8Array[]> {
+  const file = await files.open(path, 'r');
   try {
     const { size } = await file.stat();
     const parts: Uint8Array[] = [];

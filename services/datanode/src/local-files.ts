@@ -1,6 +1,16 @@
-import { mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CairnError, checksum, KeyedMutex, type Logger, mapLimit, type Runtime, randomId, retry } from '@cairn/base';
+import {
+  CairnError,
+  checksum,
+  type FileCalls,
+  fileCalls,
+  KeyedMutex,
+  type Logger,
+  mapLimit,
+  type Runtime,
+  randomId,
+  retry,
+} from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 
@@ -36,6 +46,7 @@ const PARTIAL = '.partial';
 /** Objects as verified local files, so that workers can map them: the store's own file where it has one, else a download in a bounded cache. */
 export class LocalFiles {
   readonly #options: LocalFilesOptions;
+  readonly #files: FileCalls;
   /** In order of last use. */
   readonly #cached = new Map<string, CachedFile>();
   readonly #mutex = new KeyedMutex();
@@ -43,17 +54,18 @@ export class LocalFiles {
 
   constructor(options: LocalFilesOptions) {
     this.#options = options;
+    this.#files = fileCalls(options.runtime);
   }
 
   /** Takes what an earlier run left; its content is verified when it is used. */
   async start(): Promise<void> {
     if (this.#options.objects.localPath || this.#options.runtime.inline) return;
     const { dir } = this.#options;
-    await mkdir(dir, { recursive: true });
-    for (const name of await readdir(dir)) {
+    await this.#files.mkdir(dir);
+    for (const name of await this.#files.readdir(dir)) {
       const path = join(dir, name);
-      if (name.endsWith(PARTIAL)) await unlink(path);
-      else this.#keep(name, { file: { path, key: '' }, bytes: (await stat(path)).size, users: 0 });
+      if (name.endsWith(PARTIAL)) await this.#files.unlink(path);
+      else this.#keep(name, { file: { path, key: '' }, bytes: (await this.#files.stat(path)).size, users: 0 });
     }
     await this.#evict();
   }
@@ -116,17 +128,18 @@ export class LocalFiles {
         if (cached.users > 0 || this.#cached.get(name) !== cached) return;
         this.#cached.delete(name);
         this.#bytes -= cached.bytes;
-        await unlink(cached.file.path).catch((error: unknown) =>
-          this.#options.logger.warn({ path: cached.file.path, error }, 'cached file not removed'),
-        );
+        await this.#files
+          .unlink(cached.file.path)
+          .catch((error: unknown) => this.#options.logger.warn({ path: cached.file.path, error }, 'cached file not removed'));
       });
     }
   }
 
   async #download(ref: ObjectRef, path: string): Promise<void> {
     const { objects, runtime } = this.#options;
+    await this.#files.mkdir(this.#options.dir);
     const partial = `${path}-${randomId(runtime)}${PARTIAL}`;
-    const file = await open(partial, 'wx');
+    const file = await this.#files.open(partial, 'wx');
     try {
       try {
         const starts = Array.from({ length: Math.ceil(ref.size / RANGE_BYTES) }, (_, index) => index * RANGE_BYTES);
@@ -138,16 +151,16 @@ export class LocalFiles {
         await file.close();
       }
       await this.#verify(partial, ref);
-      await rename(partial, path);
+      await this.#files.rename(partial, path);
     } catch (error) {
-      await unlink(partial).catch(() => undefined);
+      await this.#files.unlink(partial).catch(() => undefined);
       throw error;
     }
   }
 
   async #verify(path: string, ref: ObjectRef): Promise<void> {
     const { uri } = this.#options.objects;
-    const file = await open(path, 'r').catch((cause: unknown) => {
+    const file = await this.#files.open(path, 'r').catch((cause: unknown) => {
       throw new CairnError('ObjectNotFound', `object not found: ${ref.key} in ${uri}`, { cause });
     });
     try {

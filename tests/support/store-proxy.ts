@@ -1,0 +1,80 @@
+/**
+ * A small HTTP proxy before an object store, that can be slow, refuse, and break connections: what a real one does on a bad day. Requests go on with
+ * their headers as they came, so that signatures hold.
+ */
+import { Agent, createServer, request as forward, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { freePorts } from './servers.ts';
+
+/** `slow`: a second before each request goes on. `refuse`: 503 to every third. `cut`: a third of the writes and copies is done, and the connection
+ * breaks before, or in the middle of, the answer. */
+export type StoreMood = 'well' | 'slow' | 'refuse' | 'cut';
+
+const SLOW_MS = 1_000;
+const EVERY = 3;
+const SLOW_DOWN = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>';
+
+export class StoreProxy {
+  mood: StoreMood = 'well';
+  readonly #target: URL;
+  readonly #agent = new Agent({ keepAlive: true });
+  readonly #server: Server;
+  #port = 0;
+  #requests = 0;
+  /** Requests that it hurt. */
+  hurt = 0;
+
+  constructor(target: string) {
+    this.#target = new URL(target);
+    this.#server = createServer((request, response) => this.#pass(request, response));
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  async start(): Promise<void> {
+    [this.#port = 0] = await freePorts(1);
+    await new Promise<void>((resolve) => this.#server.listen(this.#port, '127.0.0.1', resolve));
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+    this.#agent.destroy();
+  }
+
+  #pass(request: IncomingMessage, response: ServerResponse): void {
+    const number = ++this.#requests;
+    if (this.mood === 'slow') {
+      this.hurt++;
+      setTimeout(() => this.#send(request, response, false), SLOW_MS);
+    } else if (this.mood === 'refuse' && number % EVERY === 0) {
+      this.hurt++;
+      request.resume();
+      request.on('end', () => response.writeHead(503, { 'content-type': 'application/xml' }).end(SLOW_DOWN));
+    } else {
+      const cut = this.mood === 'cut' && request.method === 'PUT' && number % EVERY === 0;
+      if (cut) this.hurt++;
+      this.#send(request, response, cut);
+    }
+  }
+
+  #send(request: IncomingMessage, response: ServerResponse, cut: boolean): void {
+    const { hostname, port } = this.#target;
+    const { method, url: path, headers } = request;
+    const onward = forward({ hostname, port, method, path, headers, agent: this.#agent }, (answer) => {
+      if (cut) {
+        answer.resume();
+        response.destroy();
+        return;
+      }
+      response.writeHead(answer.statusCode ?? 502, answer.rawHeaders);
+      answer.pipe(response);
+      answer.on('error', () => response.destroy());
+    });
+    onward.on('error', () => response.destroy());
+    response.on('close', () => onward.destroy());
+    request.on('error', () => onward.destroy());
+    request.pipe(onward);
+  }
+}
