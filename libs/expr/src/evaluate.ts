@@ -111,10 +111,12 @@ class Evaluation {
         if (fast) return fast;
         const a = rowReader(left, this.#columns);
         const b = rowReader(right, this.#columns);
+        // A JSON path that is not there differs from every value; an array's element that is not there compares with nothing, as in Milvus.
+        const whenMissing = op === '!=' && !isElement(left) && !isElement(right);
         return scanRows(within, (row) => {
           const x = a(row);
           const y = b(row);
-          return x === undefined || y === undefined ? op === '!=' : holds(op, x, y);
+          return x === undefined || y === undefined ? whenMissing : holds(op, x, y);
         });
       }
       case 'in':
@@ -262,4 +264,9 @@ function containsTest(
   }
   const wanted = membership(values);
   return (row) => elements(row)?.some(wanted) ?? false;
+}
+
+/** Whether it is one element of an array field. */
+function isElement(value: ValueExpr): boolean {
+  return value.kind === 'column' && value.type === DataType.Array && value.path.length > 0;
 }

@@ -43,7 +43,10 @@ function truth(expr: Expr, row: Row): Truth {
     case 'compare': {
       const [left, right] = [cellOf(expr.left, row), cellOf(expr.right, row)];
       if (left === NULL || right === NULL) return undefined;
-      if (left === MISSING || right === MISSING) return expr.op === '!=';
+      const element = [expr.left, expr.right].some(
+        (side) => side.kind === 'column' && side.type === DataType.Array && side.path.length > 0,
+      );
+      if (left === MISSING || right === MISSING) return expr.op === '!=' && !element;
       const float = expr.left.kind === 'column' && expr.left.type === DataType.Float && typeof right === 'number';
       return holds(expr.op, left as ListItem, (float ? Math.fround(right as number) : right) as ListItem);
     }
