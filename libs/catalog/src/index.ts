@@ -15,4 +15,5 @@ export * from './node-registration.ts';
 export * from './object-names.ts';
 export * from './record-watch.ts';
 export * from './records.ts';
+export * from './row-ttl.ts';
 export * from './state-machine.ts';

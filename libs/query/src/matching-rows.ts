@@ -1,4 +1,4 @@
-import { andBits, anyBit, type Bitmap, bitAt, countBits, emptyBitmap, type Runtime } from '@cairn/base';
+import { andBits, anyBit, type Bitmap, bitAt, countBits, emptyBitmap, fullBitmap, type Runtime } from '@cairn/base';
 import { type Expr, evaluate, fieldsOf, keyLookup, type Literal } from '@cairn/expr';
 import { type Column, type Field, keyColumn, sliceColumn } from '@cairn/schema';
 import { pause, type ReadableSegment } from '@cairn/segment';
@@ -12,6 +12,8 @@ export interface MatchRequest {
   readonly expr: Expr;
   readonly primaryKey: Field;
   readonly readTs: number;
+  /** Rows with a timestamp at or below it have outlived their time; absent or 0: none has. */
+  readonly expiredTs?: number | undefined;
   /** Gives way to the event loop between slices, when given. */
   readonly runtime?: Runtime | undefined;
   /** Chooses the rows of random_sample. */
@@ -28,7 +30,7 @@ export interface MatchingRows {
 export async function matchingRows(segment: ReadableSegment, request: MatchRequest): Promise<MatchingRows> {
   const { rows } = segment;
   // Taken before the first await: together with `rows` it is the segment's state of one moment.
-  const visible = segment.visible(request.readTs);
+  const visible = withoutExpired(segment, rows, segment.visible(request.readTs), request.expiredTs ?? 0);
   const { expr } = request;
   if (expr.kind === 'true' || rows === 0) return { rows, bits: visible };
   if (expr.kind === 'false' || (visible && !anyBit(visible))) return { rows, bits: emptyBitmap(rows) };
@@ -37,6 +39,19 @@ export async function matchingRows(segment: ReadableSegment, request: MatchReque
     rows,
     bits: candidates ? await checkCandidates(segment, request, rows, candidates) : await scan(segment, request, rows, visible),
   };
+}
+
+/** Clears the rows that have outlived their time. */
+function withoutExpired(segment: ReadableSegment, rows: number, visible: Bitmap | undefined, expiredTs: number): Bitmap | undefined {
+  if (expiredTs === 0) return visible;
+  const { timestamps } = segment;
+  let bits = visible;
+  for (let row = 0; row < rows; row++) {
+    if (timestamps[row] > expiredTs) continue;
+    bits ??= fullBitmap(rows);
+    bits[row >> 3] &= ~(1 << (row & 7));
+  }
+  return bits;
 }
 
 /** How many rows match. */

@@ -13,6 +13,8 @@ export interface QueryRequest {
   readonly schema: CollectionSchema;
   readonly plan: QueryPlan;
   readonly readTs: number;
+  /** See MatchRequest. */
+  readonly expiredTs?: number | undefined;
   /** Gives way to the event loop while large segments are filtered, when given. */
   readonly runtime?: Runtime;
 }
@@ -25,11 +27,11 @@ const SEGMENTS_AT_ONCE = 8;
  * that stands in several visible rows (it was inserted twice) is returned once, its newest row; a count counts every row, as Milvus does.
  */
 export async function executeQuery(request: QueryRequest): Promise<QueryRows> {
-  const { segments, schema, plan, readTs, runtime } = request;
+  const { segments, schema, plan, readTs, expiredTs, runtime } = request;
   const expr = deserializeExpr(plan.filter);
   const seed = runtime ? Math.floor(runtime.random() * 2 ** 31) : 0;
   const matches = await mapLimit(segments, SEGMENTS_AT_ONCE, (segment) =>
-    matchingRows(segment, { expr, primaryKey: schema.primaryKey, readTs, runtime, seed }),
+    matchingRows(segment, { expr, primaryKey: schema.primaryKey, readTs, expiredTs, runtime, seed }),
   );
   if (plan.countOnly) return { columns: makeBatch([]), count: matches.reduce((sum, each) => sum + countMatches(each), 0) };
   const candidates = await mapLimit(segments.entries(), SEGMENTS_AT_ONCE, ([i, segment]) =>

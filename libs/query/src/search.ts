@@ -15,6 +15,8 @@ export interface SearchRequest {
   readonly schema: CollectionSchema;
   readonly plan: SearchPlan;
   readonly readTs: number;
+  /** See MatchRequest. */
+  readonly expiredTs?: number | undefined;
   readonly pool: IndexPool;
   readonly runtime: Runtime;
 }
@@ -28,12 +30,13 @@ const WIDER = 4;
 
 /** Best `plan.topK` rows of each query over these segments (with grouping: the best groups), with their output fields. */
 export async function executeSearch(request: SearchRequest): Promise<SearchHits> {
-  const { schema, plan, readTs, runtime } = request;
+  const { schema, plan, readTs, expiredTs, runtime } = request;
   const params = readSearchPlan(plan, schema);
   const match: MatchRequest = {
     expr: deserializeExpr(plan.filter),
     primaryKey: schema.primaryKey,
     readTs,
+    expiredTs,
     runtime,
     seed: Math.floor(runtime.random() * 2 ** 31),
   };

@@ -27,6 +27,26 @@ describe('executeQuery', () => {
     expect(rowKeys(await query(segments, queryPlan('id > 197', { limit: 30 })))).toEqual([198, 199]);
   });
 
+  it('rows that have outlived their time are not there, by scan, by key and in a count', async () => {
+    const segments = [
+      growing([
+        [10, [row(1), row(2)]],
+        [20, [row(3)]],
+      ]),
+      await sealed([
+        [5, [row(4)]],
+        [20, [row(5), row(1)]],
+      ]),
+    ];
+    const read = (plan: QueryPlan, expiredTs: number) =>
+      executeQuery({ segments, schema: SCHEMA, plan, readTs: 1_000, expiredTs, runtime });
+    expect(rowKeys(await read(queryPlan(''), 0))).toEqual([1, 2, 3, 4, 5]);
+    expect(rowKeys(await read(queryPlan(''), 9))).toEqual([1, 2, 3, 5]);
+    expect(rowKeys(await read(queryPlan('id in [1, 2, 4, 5]'), 10))).toEqual([1, 5]);
+    expect((await read(queryPlan('count >= 0', { countOnly: true }), 10)).count).toBe(3);
+    expect((await read(queryPlan('', { countOnly: true }), 20)).count).toBe(0);
+  });
+
   it('a key that stands twice comes once, its newest row', async () => {
     const twice = await sealed([
       [1, [row(1, 10), row(2, 20), row(3, 30)]],

@@ -147,19 +147,19 @@ export class DataNodeService implements Service {
   async #search({ scope, plan }: SegmentSearchRequest, context: CallContext): Promise<SearchResult> {
     if (!scope || !plan) throw new CairnError('InvalidParameter', 'search of segments without scope or plan');
     const { pool, runtime } = this.#options;
-    const { readTs } = scope;
+    const { readTs, expiredTs } = scope;
     const shard = await this.#ready(scope, context);
     return shard.read(scope.segmentIds, async (segments) =>
-      encodeSearchResult(await executeSearch({ segments, schema: shard.schema, plan, readTs, pool, runtime }), readTs),
+      encodeSearchResult(await executeSearch({ segments, schema: shard.schema, plan, readTs, expiredTs, pool, runtime }), readTs),
     );
   }
 
   async #query({ scope, plan }: SegmentQueryRequest, context: CallContext): Promise<QueryResult> {
     if (!scope || !plan) throw new CairnError('InvalidParameter', 'query of segments without scope or plan');
-    const { readTs } = scope;
+    const { readTs, expiredTs } = scope;
     const shard = await this.#ready(scope, context);
     return shard.read(scope.segmentIds, async (segments) =>
-      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs }), readTs),
+      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs, expiredTs }), readTs),
     );
   }
 

@@ -92,7 +92,7 @@ describe.each(['memory', 'disk'])('a datanode on a %s object store', (kind) => {
   });
 
   const scope = (readTs: number, deleteSequence: number, ...segmentIds: number[]) => {
-    return { vchannel: VCHANNEL, collectionId: COLLECTION, segmentIds, readTs, deleteSequence };
+    return { vchannel: VCHANNEL, collectionId: COLLECTION, segmentIds, readTs, deleteSequence, expiredTs: 0 };
   };
 
   const nearest = async (row: number, readTs = 1000, deleteSequence = 0): Promise<number[]> => {

@@ -1,4 +1,5 @@
 import { asCairnError, CairnError, hasCode, isRetriable, type Runtime, timestampMs } from '@cairn/base';
+import { expiredUpTo } from '@cairn/catalog';
 import type { IndexPool } from '@cairn/index';
 import {
   DataNodeDefinition,
@@ -61,6 +62,8 @@ interface Reading {
   readonly schema: CollectionSchema;
   readonly scope: ReadScope;
   readonly readTs: number;
+  /** Rows at or below it have outlived their time; 0: none has. */
+  readonly expiredTs: number;
   readonly deleteSequence: number;
 }
 
@@ -106,7 +109,7 @@ export class ReadHandler {
   #searching(plan: SearchPlan): ReadKind<Awaited<ReturnType<typeof executeSearch>>, SearchResult> {
     const { pool, runtime, transport } = this.#options;
     return {
-      local: (segments, { schema, readTs }) => executeSearch({ segments, schema, plan, readTs, pool, runtime }),
+      local: (segments, { schema, readTs, expiredTs }) => executeSearch({ segments, schema, plan, readTs, expiredTs, pool, runtime }),
       remote: (address, scope, call) =>
         transport.client(DataNodeDefinition, address).search({ scope, plan }, { signal: call.signal, timeoutMs: call.remaining() }),
       only: (result, ts) => ({ ...result, ts }),
@@ -128,7 +131,7 @@ export class ReadHandler {
   #querying(plan: QueryPlan): ReadKind<Awaited<ReturnType<typeof executeQuery>>, QueryResult> {
     const { transport } = this.#options;
     return {
-      local: (segments, { schema, readTs }) => executeQuery({ segments, schema, plan, readTs }),
+      local: (segments, { schema, readTs, expiredTs }) => executeQuery({ segments, schema, plan, readTs, expiredTs }),
       remote: (address, scope, call) =>
         transport.client(DataNodeDefinition, address).query({ scope, plan }, { signal: call.signal, timeoutMs: call.remaining() }),
       only: (result, ts) => ({ ...result, ts }),
@@ -158,7 +161,7 @@ export class ReadHandler {
   }
 
   async #readView<Part, Result>(reading: Reading, view: ReadView, context: CallContext, kind: ReadKind<Part, Result>): Promise<Result> {
-    const { shard, scope, readTs, deleteSequence } = reading;
+    const { shard, scope, readTs, expiredTs, deleteSequence } = reading;
     const growing = scope.ignoreGrowing
       ? []
       : view.growing.filter((part) => part.segment.rows > 0).map((part) => part.segment.capture(reading.schema));
@@ -171,6 +174,7 @@ export class ReadHandler {
             segmentIds: [...segmentIds],
             readTs,
             deleteSequence,
+            expiredTs,
           };
           return await this.#options.loads.whileAlive(node, context.signal, (signal) =>
             kind.remote(node.address, segments, { signal, remaining: () => context.remaining() }),
@@ -214,7 +218,11 @@ export class ReadHandler {
     // Another owner exists only after our lease has run out: what was acknowledged until this instant, we have.
     if (runtime.monotonic() >= leaseValidUntil())
       throw new CairnError('ChannelNotAvailable', `channel of ${scope.vchannel}: the lease of its owner ran out`);
-    return { shard, view, schema, scope, readTs: scope.readTs > 0 ? scope.readTs : newest, deleteSequence: shard.lastDeleteSequence };
+    const readTs = scope.readTs > 0 ? scope.readTs : newest;
+    // An idle channel is read at its last write, but time goes on for its rows; a read at a time of its own sees what was there then.
+    const nowMs = scope.readTs > 0 ? timestampMs(readTs) : Math.max(timestampMs(readTs), runtime.now());
+    const expiredTs = expiredUpTo(record.properties, nowMs);
+    return { shard, view, schema, scope, readTs, expiredTs, deleteSequence: shard.lastDeleteSequence };
   }
 
   /**

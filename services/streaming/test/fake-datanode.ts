@@ -104,7 +104,10 @@ export class FakeDataNode {
     const segments = this.#segments(scope);
     if (!plan || !scope) throw new CairnError('InvalidParameter', 'no plan');
     const { runtime, schema } = this.#parts;
-    return encodeQueryResult(await executeQuery({ segments, schema: schema(), plan, readTs: scope.readTs, runtime }), scope.readTs);
+    return encodeQueryResult(
+      await executeQuery({ segments, schema: schema(), plan, readTs: scope.readTs, expiredTs: scope.expiredTs, runtime }),
+      scope.readTs,
+    );
   }
 
   async #search({ scope, plan }: SegmentSearchRequest): Promise<SearchResult> {
@@ -112,7 +115,10 @@ export class FakeDataNode {
     if (!plan || !scope) throw new CairnError('InvalidParameter', 'no plan');
     const { runtime, schema } = this.#parts;
     const pool = new IndexPool({ runtime: inline(runtime), threads: 1 });
-    return encodeSearchResult(await executeSearch({ segments, schema: schema(), plan, readTs: scope.readTs, pool, runtime }), scope.readTs);
+    return encodeSearchResult(
+      await executeSearch({ segments, schema: schema(), plan, readTs: scope.readTs, expiredTs: scope.expiredTs, pool, runtime }),
+      scope.readTs,
+    );
   }
 }
 

@@ -77,6 +77,12 @@ class Cluster {
     });
   }
 
+  /** Another state of the collection, known to the process's view when this resolves. */
+  async put(record: CollectionRecord): Promise<void> {
+    await this.#catalog(keys.collection(COLLECTION), CollectionRecord.encode(record).finish());
+    await this.view.sync();
+  }
+
   load(): Promise<void> {
     return this.#catalog(
       keys.load(COLLECTION),
@@ -251,6 +257,27 @@ describe('a streaming node', () => {
     expect(await cluster.count({ guaranteeTs: cluster.oracle.now() })).toBe(9);
     expect(await cluster.ids({ readTs: first.ts })).toEqual([1, 2, 3, 4, 5]);
     expect(await cluster.ids({ readTs: second.ts })).toEqual([2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  });
+
+  it('shows no row that has outlived collection.ttl.seconds, growing or sealed, and at a time of its own what lived then', async () => {
+    await open();
+    const { record } = cluster.definition;
+    if (!record) throw new Error('no collection');
+    // The oracle of this test stands in 2020, the clock does not.
+    await cluster.load();
+    const node = await cluster.datanode('d1');
+    const { ts } = await cluster.write(rowsOf(1, 5));
+    await cluster.flush();
+    for (let waited = 0; node.held.size === 0 && waited < 2000; waited += 10) await cluster.runtime.sleep(10);
+    await cluster.write(rowsOf(6, 5));
+    await cluster.put({ ...record, properties: [{ key: 'collection.ttl.seconds', value: String(50 * 365 * 24 * 3600) }] });
+    expect(await cluster.count()).toBe(10);
+    await cluster.put({ ...record, properties: [{ key: 'collection.ttl.seconds', value: '3600' }] });
+    expect(await cluster.count()).toBe(0);
+    expect(await cluster.ids()).toEqual([]);
+    expect(await cluster.ids({ readTs: ts })).toEqual([1, 2, 3, 4, 5]);
+    await cluster.put({ ...record, properties: [{ key: 'collection.ttl.seconds', value: '-1' }] });
+    expect(await cluster.count()).toBe(10);
   });
 
   it('refuses to read what is not loaded', async () => {

@@ -1,5 +1,5 @@
 import { CairnError, hasCode } from '@cairn/base';
-import { isHidden, refuseHidden } from '@cairn/catalog';
+import { checkTtl, isHidden, refuseHidden } from '@cairn/catalog';
 import { CollectionRecord } from '@cairn/proto/cairn/meta';
 import { LoadState } from '@cairn/proto/milvus/common';
 import { type DescribeCollectionResponse, type ReplicaInfo, ShowType } from '@cairn/proto/milvus/milvus';
@@ -69,6 +69,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       // A collection tells its time zone always: its database's, or UTC.
       if (!properties.has('timezone'))
         properties.set('timezone', database.properties.find(({ key }) => key === 'timezone')?.value ?? 'UTC');
+      checkTtl([...properties].map(([key, value]) => ({ key, value })));
       const collection = CollectionRecord.fromPartial({
         name: request.collectionName,
         schema: encodeSchema({ ...schema, properties: {} }),
@@ -164,6 +165,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       const name =
         request.collectionName || (await catalog.retrySynced(() => catalog.byId(database, Number(request.collectionID)))).record.name;
       const properties = toProperties(request.properties);
+      checkTtl(properties);
       return submit(context, { $case: 'alterCollection', value: { database, name, properties, deleteKeys: request.deleteKeys } });
     },
 
