@@ -9,7 +9,7 @@ import type { World } from './world.ts';
 const STORES: readonly StoreName[] = ['meta', 'wal', 'objects'];
 /** Virtual ms. */
 const AWAY_MS = 30_000;
-const FULL_MS = 8_000;
+const FULL_MS = 6_000;
 const SLOW_MS = 1_000;
 
 /** What befalls a run beside its mood; most of them strike one store. */
@@ -72,7 +72,7 @@ export class Chaos {
   #befall(): void {
     const { simulation, linkFaults, processes } = this.#world;
     const store = STORES[simulation.below(STORES.length)];
-    const startMs = simulation.random() * 8_000;
+    const startMs = simulation.random() * 5_000;
     const later = (delayMs: number, run: () => void): void => void simulation.schedule(delayMs, run);
     const change = (name: StoreName, change: Partial<LinkFaults>): void => {
       this.#world.note(`chaos: ${name} ${JSON.stringify(change)}`);

@@ -16,7 +16,7 @@ export interface SeedResult {
 }
 
 /** Virtual ms. */
-const SUFFERING_MS = 20_000;
+const SUFFERING_MS = 12_000;
 /** Pins, tombstones, graces and time-outs run out within it. */
 const QUIET_MS = 80_000;
 const LIMIT_MS = 1_500_000;

@@ -84,8 +84,8 @@ export class Workload {
       await work(this.#other).finally(() => this.#otherCalls--);
     };
     await Promise.all([
-      this.#loop(150, () => rows.write(main, 0)),
-      this.#loop(150, () => rows.write(main, 1)),
+      this.#loop(200, () => rows.write(main, 0)),
+      this.#loop(200, () => rows.write(main, 1)),
       this.#loop(
         300,
         other((it) => rows.write(it, 0)),
@@ -116,7 +116,7 @@ export class Workload {
       this.#loop(4_000, () => restores.restore(wanderer)),
       this.#loop(2_500, () => this.#shapes.partition(main)),
       this.#loop(3_000, () => this.#shapes.rename(wanderer)),
-      this.#loop(9_000, () => this.#renewOther()),
+      this.#loop(6_000, () => this.#renewOther()),
     ]);
   }
 

@@ -25,7 +25,7 @@ export function appendTrailer(path: string, trailer: IndexTrailer): void {
   const footer = Buffer.alloc(FOOTER_BYTES);
   footer.writeUInt32LE(text.length);
   MAGIC.copy(footer, 4);
-  appendFileSync(path, Buffer.concat([text, footer]), { flush: true });
+  appendFileSync(path, Buffer.concat([text, footer]));
 }
 
 /** Reads the trailer of an index file; ObjectDamaged when there is none. Two small reads. */
