@@ -50,7 +50,7 @@ try {
     const start = performance.now();
     const { jobId } = await admin.restoreSnapshot({
       restore: {
-        snapshot: { database: '', collection: source, name: snapshot },
+        snapshot: { database: '', collection: source, name: snapshot, id: 0 },
         targetDatabase: '',
         targetCollection: target,
         noIndex: false,

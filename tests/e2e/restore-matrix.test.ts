@@ -96,7 +96,7 @@ class Scene {
       expect(status.error_code, status.reason).toBe('Success');
     }
     const key = (name: string) =>
-      this.admin.describeSnapshot({ database: '', collection: 'source', name }).then((info) => keyOf(info.location));
+      this.admin.describeSnapshot({ database: '', collection: 'source', name, id: 0 }).then((info) => keyOf(info.location));
     this.#later = await key('s0');
     const bundle = await readSnapshot(this.objects, await key('s1'), { withSegments: true });
     const all = [
@@ -135,7 +135,7 @@ class Scene {
     try {
       const { jobId } = await this.admin.restoreSnapshot({
         restore: {
-          snapshot: { database: '', collection: 'source', name: 's1' },
+          snapshot: { database: '', collection: 'source', name: 's1', id: 0 },
           targetDatabase: '',
           targetCollection: target,
           noIndex: false,
@@ -186,7 +186,7 @@ class Scene {
   }
 
   async pins(): Promise<number> {
-    return (await this.admin.describeSnapshot({ database: '', collection: 'source', name: 's1' })).pins;
+    return (await this.admin.describeSnapshot({ database: '', collection: 'source', name: 's1', id: 0 })).pins;
   }
 
   async close(): Promise<void> {

@@ -251,7 +251,7 @@ export class SimulatedClient implements RaceClient {
     options: { readonly mode?: string; readonly partitions?: readonly string[] },
   ): Promise<Outcome<{ jobId: bigint }>> {
     const admin = this.#admins[this.#simulation.below(this.#admins.length)];
-    const snapshot = { database: 'default', collection, name };
+    const snapshot = { database: 'default', collection, name, id: 0 };
     const restore = {
       ...{ snapshot, targetDatabase: 'default', targetCollection: target, noIndex: false, requestId: '' },
       ...{ mode: options.mode ?? '', partitions: [...(options.partitions ?? [])] },

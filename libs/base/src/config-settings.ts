@@ -138,6 +138,7 @@ export const settings = {
   gc: {
     intervalMs: milliseconds(1 * MINUTE, 'how often dead prefixes are looked for', 100),
     graceMs: milliseconds(10 * MINUTE, 'time between recording a prefix as dead and deleting it', 0),
+    orphanMs: milliseconds(15 * MINUTE, 'a prefix that no record names is left to its writer for this long, at least graceMs', 1 * SECOND),
   },
   scrub: {
     intervalMs: milliseconds(7 * 24 * HOUR, 'how often every snapshot is read and compared in the background; 0: never', 0),

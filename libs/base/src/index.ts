@@ -13,4 +13,5 @@ export * from './retry.ts';
 export * from './runtime.ts';
 export * from './system-runtime.ts';
 export * from './timestamp.ts';
+export * from './turns.ts';
 export * from './version.ts';

@@ -123,7 +123,8 @@ function keyBytes(kind: number, key: string): Buffer {
 }
 
 function keyText(bytes: Buffer): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset + 1, bytes.length - 1).toString();
+  // Without a Buffer in between: a listing has many keys.
+  return bytes.toString('utf8', 1);
 }
 
 /** The first LMDB key after all entries with this prefix. */

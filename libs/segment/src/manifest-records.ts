@@ -20,16 +20,17 @@ function record(name: string, fields: FieldList): Schema {
 }
 
 const OBJECT = 'cairn.snapshot.v1.ObjectRef';
-const objectRef = record('ObjectRef', [
+const objectRefFields: FieldList = [
   ['key', 'string'],
   ['size', 'long'],
   ['crc32c', 'long'],
   ['etag', 'string'],
   ['role', 'string'],
   ['field_id', 'long'],
-]);
+];
+const objectRef = record('ObjectRef', objectRefFields);
 
-const segmentIndex = record('SegmentIndex', [
+const segmentIndexFields: FieldList = [
   ['build_id', 'long'],
   ['index_id', 'long'],
   ['collection_id', 'long'],
@@ -40,9 +41,10 @@ const segmentIndex = record('SegmentIndex', [
   ['rows', 'long'],
   ['epoch', 'long'],
   ['index_type', 'string'],
-]);
+];
+const segmentIndex = record('SegmentIndex', segmentIndexFields);
 
-const segment = record('Segment', [
+const segmentFields: FieldList = [
   ['id', 'long'],
   ['collection_id', 'long'],
   ['partition_id', 'long'],
@@ -61,9 +63,10 @@ const segment = record('Segment', [
   ['bytes', 'long'],
   ['level', 'int'],
   ['indexes', { type: 'array', items: segmentIndex }],
-]);
+];
+const segment = record('Segment', segmentFields);
 
-const deltaLog = record('DeltaLog', [
+const deltaLogFields: FieldList = [
   ['id', 'long'],
   ['collection_id', 'long'],
   ['shard', 'int'],
@@ -73,7 +76,8 @@ const deltaLog = record('DeltaLog', [
   ['max_ts', 'long'],
   ['object', ['null', objectRef] as Schema],
   ['as_of', 'long'],
-]);
+];
+const deltaLog = record('DeltaLog', deltaLogFields);
 
 export const segmentType = avro.Type.forSchema(segment, { wrapUnions: false });
 export const deltaLogType = avro.Type.forSchema(deltaLog, { wrapUnions: false });
@@ -103,20 +107,68 @@ export function fromPlain(value: unknown): unknown {
   );
 }
 
+const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+type Take = (message: Readonly<Record<string, unknown>>) => object;
+
+/** Messages to Avro records by the fields of the schema, their names looked up once: there may be 100,000 of them in one snapshot. */
+function taker(fields: FieldList, nested: Readonly<Record<string, (value: unknown) => unknown>> = {}): Take {
+  const plan = fields.map(([name]) => ({
+    name,
+    from: camel(name),
+    map: nested[name],
+  }));
+  return (message) => {
+    const out: Record<string, unknown> = {};
+    for (const { name, from, map } of plan) out[name] = map ? map(message[from]) : message[from];
+    return out;
+  };
+}
+
+const each = (take: Take) => (values: unknown) => (values as Readonly<Record<string, unknown>>[]).map(take);
+const takeObject = taker(objectRefFields);
+const orNull = (value: unknown): unknown => (value === undefined ? null : takeObject(value as Readonly<Record<string, unknown>>));
+const takeIndex = taker(segmentIndexFields, { object: orNull });
+const takeSegment = taker(segmentFields, { objects: each(takeObject), indexes: each(takeIndex) });
+const takeDeltaLog = taker(deltaLogFields, { object: orNull });
+
+/** The other way: Avro records to messages, as far as the schema goes. */
+function giver(fields: FieldList, nested: Readonly<Record<string, (value: unknown) => unknown>> = {}): (record: unknown) => object {
+  const plan = fields.map(([name]) => ({ name, to: camel(name), map: nested[name] }));
+  return (record) => {
+    const out: Record<string, unknown> = {};
+    for (const { name, to, map } of plan) {
+      const value = (record as Readonly<Record<string, unknown>>)[name];
+      out[to] = map ? map(value) : value;
+    }
+    return out;
+  };
+}
+
+const giveObject = giver(objectRefFields);
+const orAbsent = (value: unknown): unknown => (value === null ? undefined : giveObject(value));
+const giveIndexFields = giver(segmentIndexFields, { object: orAbsent });
+const giveIndex = (value: unknown): SegmentIndexRecord => ({ ...SegmentIndexRecord.fromPartial({}), ...giveIndexFields(value) });
+const giveSegment = giver(segmentFields, {
+  objects: (values) => (values as unknown[]).map(giveObject),
+  indexes: (values) => (values as unknown[]).map(giveIndex),
+});
+const giveDeltaLog = giver(deltaLogFields, { object: orAbsent });
+
 /** Avro record of a segment with its index builds. What belongs to the live collection only (state, group, WAL sequences) is left out. */
 export function segmentToAvro(of: SegmentRecord, indexes: readonly SegmentIndexRecord[]): object {
-  return { ...(toPlain(of) as object), indexes: indexes.map((index) => toPlain(index)) };
+  return takeSegment({ ...of, indexes });
 }
 
 export function segmentFromAvro(value: unknown): { readonly segment: SegmentRecord; readonly indexes: SegmentIndexRecord[] } {
-  const { indexes, ...rest } = fromPlain(value) as { readonly indexes: readonly Partial<SegmentIndexRecord>[] };
-  return { segment: SegmentRecord.fromPartial(rest), indexes: indexes.map((index) => SegmentIndexRecord.fromPartial(index)) };
+  const { indexes, ...rest } = giveSegment(value) as { readonly indexes: SegmentIndexRecord[] } & Partial<SegmentRecord>;
+  return { segment: { ...SegmentRecord.fromPartial({}), ...rest }, indexes };
 }
 
 export function deltaLogToAvro(of: DeltaLogRecord): object {
-  return toPlain(of) as object;
+  return takeDeltaLog({ ...of });
 }
 
 export function deltaLogFromAvro(value: unknown): DeltaLogRecord {
-  return DeltaLogRecord.fromPartial(fromPlain(value) as Partial<DeltaLogRecord>);
+  return { ...DeltaLogRecord.fromPartial({}), ...(giveDeltaLog(value) as Partial<DeltaLogRecord>) };
 }

@@ -58,11 +58,16 @@ export async function verifyBytes(ref: ObjectRef, bytes: Uint8Array, runtime?: R
 /** Runs `work` on an object's bytes; its errors name the object. */
 export function readingObject<T>(key: string, work: () => T): T {
   try {
-    return work();
+    const result = work();
+    return result instanceof Promise ? (result.catch((error: unknown) => Promise.reject(naming(key, error))) as T) : result;
   } catch (error) {
-    if (error instanceof CairnError && error.message.includes(key)) throw error;
-    throw new CairnError('ObjectDamaged', `object ${key}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw naming(key, error);
   }
+}
+
+function naming(key: string, error: unknown): CairnError {
+  if (error instanceof CairnError && error.message.includes(key)) return error;
+  return new CairnError('ObjectDamaged', `object ${key}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
 }
 
 function hex(crc: number): string {

@@ -1,3 +1,4 @@
+import type { Turns } from '@cairn/base';
 import type { DeltaLogRecord, SegmentRecord, SnapshotDefinition } from '@cairn/proto/cairn/meta';
 import { decodeSchema } from '@cairn/schema';
 import { addHashes, formatHash, parseHash } from './row-hash.ts';
@@ -38,17 +39,31 @@ export function schemaTraits({ collection }: SnapshotDefinition): { readonly ver
   };
 }
 
-/** Content hashes of what a snapshot lists, as far as the records alone tell them; every reference is masked already. */
-export function contentOf(
+/** Segments summed between two looks at the clock. */
+const STRETCH = 256;
+
+/** Content hashes of what a snapshot at `ts` lists, as far as the records alone tell them; `ts` masks every reference. */
+export async function contentOf(
   contents: { readonly segments: readonly SegmentRecord[]; readonly deltaLogs: readonly DeltaLogRecord[] },
   definition: SnapshotDefinition,
-): SnapshotContent {
+  ts: number,
+  turns?: Turns,
+): Promise<SnapshotContent> {
   const { segments, deltaLogs } = contents;
-  if (segments.some((segment) => segment.contentHash === '')) return { stored: '', visibleRows: -1, visible: '' };
-  const stored = formatHash(addHashes(segments.map((segment) => parseHash(segment.contentHash))));
   const byShard = Map.groupBy(deltaLogs, (log) => log.shard);
   const traits = schemaTraits(definition);
-  if (!segments.every((segment) => isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits)))
-    return { stored, visibleRows: -1, visible: '' };
-  return { stored, visibleRows: segments.reduce((sum, segment) => sum + segment.rows, 0), visible: stored };
+  let sum = addHashes([]);
+  let visibleRows = 0;
+  let seen = true;
+  for (let at = 0; at < segments.length; at += STRETCH) {
+    if (turns?.due) await turns.give();
+    const some = segments.slice(at, at + STRETCH);
+    if (some.some((segment) => segment.contentHash === '')) return { stored: '', visibleRows: -1, visible: '' };
+    sum = addHashes([sum, ...some.map((segment) => parseHash(segment.contentHash))]);
+    for (const segment of some) visibleRows += segment.rows;
+    const masked = (segment: SegmentRecord) => ({ ...segment, asOf: segment.asOf > 0 ? Math.min(segment.asOf, ts) : ts });
+    seen &&= some.every((segment) => isSeenAsStored(masked(segment), byShard.get(segment.shard) ?? [], traits));
+  }
+  const stored = formatHash(sum);
+  return seen ? { stored, visibleRows, visible: stored } : { stored, visibleRows: -1, visible: '' };
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { assert, CairnError, checksum, mapLimit } from '@cairn/base';
+import { assert, CairnError, checksum, mapLimit, type Turns } from '@cairn/base';
 import { ObjectExistsError, type ObjectStore } from '@cairn/objects';
 import type {
   DeltaLogRecord,
@@ -24,7 +24,6 @@ import {
   type ManifestKind,
   type SnapshotContent,
   type SnapshotMetadata,
-  type SnapshotTotals,
   snapshotManifestPrefix,
   snapshotMetadataKey,
   type Tombstone,
@@ -46,6 +45,10 @@ export interface WriteSnapshotOptions {
   readonly clusterId: string;
   /** Default 1000. */
   readonly segmentsPerManifest?: number;
+  /** Manifest files written at once; default 8. */
+  readonly parallel?: number;
+  /** With it the event loop has its turn while many segments are encoded. */
+  readonly turns?: Turns;
 }
 
 export interface WrittenSnapshot {
@@ -80,6 +83,8 @@ export interface SnapshotBundle {
 
 const SEGMENTS_PER_MANIFEST = 1000;
 const PARALLEL_MANIFESTS = 8;
+/** Records gone through between two looks at the clock. */
+const STRETCH = 1000;
 
 /**
  * Manifests in parallel, then the metadata key by put-if-absent: whoever puts first decides (snapshots.md, one decider). Repeating it is safe: a
@@ -87,19 +92,50 @@ const PARALLEL_MANIFESTS = 8;
  * Rows and deletes after the snapshot's timestamp are masked by as_of; the row total counts stored rows.
  */
 export async function writeSnapshot(objects: ObjectStore, options: WriteSnapshotOptions): Promise<WrittenSnapshot> {
-  const { record, definition, clusterId } = options;
-  const contents = asOf(options.contents, record.ts);
-  const files = manifestFiles(contents, options.segmentsPerManifest ?? SEGMENTS_PER_MANIFEST);
+  const { record, definition, clusterId, contents, turns } = options;
+  const perFile = options.segmentsPerManifest ?? SEGMENTS_PER_MANIFEST;
+  const builds = await buildsBySegment(contents, turns);
   const prefix = snapshotManifestPrefix(record.collectionId, record.id);
   const sync = createHash('sha256').update(`${clusterId}/${record.collectionId}/${record.id}`).digest();
-  const manifests = await mapLimit(files, PARALLEL_MANIFESTS, async ({ kind, type, records }, index): Promise<ManifestEntry> => {
-    const bytes = encodeContainer(type, records, sync);
-    const name = `${kind}-${String(index).padStart(5, '0')}-${checksum(bytes).toString(16).padStart(8, '0')}.avro`;
-    return { kind, records: records.length, object: await putObject(objects, `${prefix}${name}`, [bytes], { role: 'manifest' }) };
-  });
-  const totals = totalsOf(contents);
+  const totals = { rows: 0, bytes: 0, segments: contents.segments.length, deltaLogs: contents.deltaLogs.length };
+  const add = (object: ObjectRef | undefined): void => {
+    totals.bytes += object?.size ?? 0;
+  };
+  const maskOf = (asOf: number): number => (asOf > 0 ? Math.min(asOf, record.ts) : record.ts);
+  const segment = (of: SegmentRecord): object => {
+    const indexes = builds.get(of.id) ?? [];
+    totals.rows += of.rows;
+    for (const object of of.objects) add(object);
+    for (const index of indexes) add(index.object);
+    return segmentToAvro({ ...of, asOf: maskOf(of.asOf) }, indexes);
+  };
+  const deltaLog = (of: DeltaLogRecord): object => {
+    add(of.object);
+    return deltaLogToAvro({ ...of, asOf: maskOf(of.asOf) });
+  };
+  const encoders = [
+    ...pages(contents.segments, perFile).map((page) => ({
+      kind: 'segments' as const,
+      records: page.length,
+      encode: () => encodeContainer(segmentType, page, segment, sync, turns),
+    })),
+    ...pages(contents.deltaLogs, perFile).map((page) => ({
+      kind: 'delta_logs' as const,
+      records: page.length,
+      encode: () => encodeContainer(deltaLogType, page, deltaLog, sync, turns),
+    })),
+  ];
+  const manifests = await mapLimit(
+    encoders,
+    options.parallel ?? PARALLEL_MANIFESTS,
+    async ({ kind, records, encode }, index): Promise<ManifestEntry> => {
+      const bytes = await encode();
+      const name = `${kind}-${String(index).padStart(5, '0')}-${checksum(bytes).toString(16).padStart(8, '0')}.avro`;
+      return { kind, records, object: await putObject(objects, `${prefix}${name}`, [bytes], { role: 'manifest' }) };
+    },
+  );
   const metadataKey = snapshotMetadataKey(record.collectionId, record.id);
-  const content = contentOf(contents, definition);
+  const content = await contentOf(contents, definition, record.ts, turns);
   const bytes = encodeMetadata({ clusterId, record, definition, shards: contents.shards, manifests, totals, content });
   const standing = await putFirst(objects, metadataKey, bytes);
   if (standing !== undefined && isTombstone(standing)) return { outcome: 'aborted', metadataKey, rows: 0, bytes: 0, segments: 0 };
@@ -130,58 +166,28 @@ async function putFirst(objects: ObjectStore, key: string, bytes: Uint8Array): P
   }
 }
 
-function asOf(contents: SnapshotContents, ts: number): SnapshotContents {
-  const mask = <R extends { readonly asOf: number }>(of: R): R => ({ ...of, asOf: of.asOf > 0 ? Math.min(of.asOf, ts) : ts });
-  return { ...contents, segments: contents.segments.map(mask), deltaLogs: contents.deltaLogs.map(mask) };
-}
-
-interface ManifestFile {
-  readonly kind: ManifestKind;
-  readonly type: Type;
-  readonly records: readonly object[];
-}
-
-function manifestFiles(contents: SnapshotContents, perFile: number): ManifestFile[] {
-  const indexes = new Map<number, SegmentIndexRecord[]>();
-  for (const index of contents.segmentIndexes) {
-    const of = indexes.get(index.segmentId);
-    if (of === undefined) indexes.set(index.segmentId, [index]);
-    else of.push(index);
+async function buildsBySegment(contents: SnapshotContents, turns: Turns | undefined): Promise<Map<number, SegmentIndexRecord[]>> {
+  const builds = new Map<number, SegmentIndexRecord[]>();
+  let at = 0;
+  for (const build of contents.segmentIndexes) {
+    const of = builds.get(build.segmentId);
+    if (of === undefined) builds.set(build.segmentId, [build]);
+    else of.push(build);
+    if (++at % STRETCH === 0 && turns?.due) await turns.give();
   }
-  const segments = contents.segments.map((segment) => segmentToAvro(segment, indexes.get(segment.id) ?? []));
-  const kept = contents.segments.reduce((sum, segment) => sum + (indexes.get(segment.id)?.length ?? 0), 0);
+  let kept = 0;
+  for (const { id } of contents.segments) kept += builds.get(id)?.length ?? 0;
   assert(
     kept === contents.segmentIndexes.length,
     `${contents.segmentIndexes.length - kept} segment indexes of segments that are not in the snapshot`,
   );
-  return [
-    ...pages(segments, perFile).map((records) => ({ kind: 'segments' as const, type: segmentType, records })),
-    ...pages(contents.deltaLogs.map(deltaLogToAvro), perFile).map((records) => ({
-      kind: 'delta_logs' as const,
-      type: deltaLogType,
-      records,
-    })),
-  ];
+  return builds;
 }
 
 function pages<T>(items: readonly T[], size: number): T[][] {
   const out: T[][] = [];
   for (let at = 0; at < items.length; at += size) out.push(items.slice(at, at + size));
   return out;
-}
-
-function totalsOf(contents: SnapshotContents): SnapshotTotals {
-  const refs = [
-    ...contents.segments.flatMap((segment) => segment.objects),
-    ...contents.deltaLogs.map((log) => log.object),
-    ...contents.segmentIndexes.map((index) => index.object),
-  ];
-  return {
-    rows: contents.segments.reduce((sum, segment) => sum + segment.rows, 0),
-    bytes: refs.reduce((sum, ref) => sum + (ref?.size ?? 0), 0),
-    segments: contents.segments.length,
-    deltaLogs: contents.deltaLogs.length,
-  };
 }
 
 /**
@@ -191,7 +197,7 @@ function totalsOf(contents: SnapshotContents): SnapshotTotals {
 export async function readSnapshot(
   objects: ObjectStore,
   metadataKey: string,
-  options: { readonly withSegments?: boolean } = {},
+  options: { readonly withSegments?: boolean; readonly turns?: Turns } = {},
 ): Promise<SnapshotBundle> {
   const bytes = await objects.get(metadataKey);
   const found = decodeMetadata(metadataKey, bytes);
@@ -214,12 +220,10 @@ export async function readSnapshot(
     manifestObjects: [...found.manifests.map((manifest) => manifest.object), metadataRef],
   };
   if (options.withSegments !== true) return { ...bundle, segments: [], deltaLogs: [], segmentIndexes: [] };
-  const [ofSegments, ofDeltaLogs] = await Promise.all([
-    readManifests(objects, found, 'segments', segmentType),
-    readManifests(objects, found, 'delta_logs', deltaLogType),
+  const [segments, deltaLogs] = await Promise.all([
+    readManifests(objects, found, { kind: 'segments', type: segmentType, of: segmentFromAvro, turns: options.turns }),
+    readManifests(objects, found, { kind: 'delta_logs', type: deltaLogType, of: deltaLogFromAvro, turns: options.turns }),
   ]);
-  const segments = ofSegments.map(segmentFromAvro);
-  const deltaLogs = ofDeltaLogs.map(deltaLogFromAvro);
   if (segments.length !== totals.segments || deltaLogs.length !== totals.deltaLogs)
     throw new CairnError(
       'ObjectDamaged',
@@ -233,11 +237,22 @@ export async function readSnapshot(
   };
 }
 
-async function readManifests(objects: ObjectStore, metadata: SnapshotMetadata, kind: ManifestKind, type: Type): Promise<unknown[]> {
+interface ManifestReading<T> {
+  readonly kind: ManifestKind;
+  readonly type: Type;
+  readonly of: (record: unknown) => T;
+  readonly turns: Turns | undefined;
+}
+
+async function readManifests<T>(
+  objects: ObjectStore,
+  metadata: SnapshotMetadata,
+  { kind, type, of, turns }: ManifestReading<T>,
+): Promise<T[]> {
   const wanted = metadata.manifests.filter((manifest) => manifest.kind === kind);
   const parts = await mapLimit(wanted, PARALLEL_MANIFESTS, async ({ object, records }) => {
     const bytes = await getObject(objects, object);
-    const found = readingObject(object.key, () => decodeContainer(type, bytes));
+    const found = await readingObject(object.key, () => decodeContainer(type, bytes, of, turns));
     if (found.length !== records)
       throw new CairnError('ObjectDamaged', `manifest ${object.key} holds ${found.length} records, expected ${records}`);
     return found;

@@ -14,8 +14,8 @@ import {
   RestoreIntentRecord,
   RestoreJobRecord,
   SnapshotHealthRecord,
-  SnapshotRecord,
 } from '@cairn/proto/cairn/meta';
+import { SnapshotCodec, SnapshotIndex } from './snapshot-index.ts';
 
 /** Database that an empty name means. */
 export const DEFAULT_DATABASE = 'default';
@@ -120,9 +120,22 @@ export class CatalogState {
     },
   );
   readonly loads = new RecordTable(LoadRecord, (record) => record.collectionId);
-  readonly snapshots = new RecordTable(SnapshotRecord, (record) => record.id);
+  readonly snapshotIndex = new SnapshotIndex();
+  readonly snapshots = new RecordTable(
+    new SnapshotCodec(),
+    (record) => record.id,
+    (before, after) => this.snapshotIndex.changed(before, after),
+  );
   readonly health = new RecordTable(SnapshotHealthRecord, (record) => record.snapshotId);
-  readonly pins = new RecordTable(PinRecord, (record) => record.id);
+  readonly #pinsOf = new Map<number, Map<number, PinRecord>>();
+  readonly pins = new RecordTable(
+    PinRecord,
+    (record) => record.id,
+    (before, after) => {
+      if (before) remove(this.#pinsOf, before.snapshotId, before.id);
+      if (after) add(this.#pinsOf, after.snapshotId, after.id, after);
+    },
+  );
   readonly intents = new RecordTable(RestoreIntentRecord, (record) => record.jobId);
   readonly drills = new RecordTable(DrillRecord, (record) => record.id);
   readonly jobs = new RecordTable(RestoreJobRecord, (record) => record.id);
@@ -240,6 +253,11 @@ export class CatalogState {
     return sorted(this.#partitions.get(collectionId));
   }
 
+  /** Pins of a snapshot, expired ones included. */
+  pinsOf(snapshotId: number): Iterable<PinRecord> {
+    return this.#pinsOf.get(snapshotId)?.values() ?? [];
+  }
+
   indexesOf(collectionId: number): IndexRecord[] {
     return sorted(this.#indexes.get(collectionId)).filter((record) => record.droppedTs === 0);
   }
@@ -254,9 +272,17 @@ function group<T extends { id: number; collectionId: number }>(
   before: T | undefined,
   after: T | undefined,
 ): void {
-  if (before) groups.get(before.collectionId)?.delete(before.id);
-  if (!after) return;
-  const existing = groups.get(after.collectionId);
-  if (existing) existing.set(after.id, after);
-  else groups.set(after.collectionId, new Map([[after.id, after]]));
+  if (before) remove(groups, before.collectionId, before.id);
+  if (after) add(groups, after.collectionId, after.id, after);
+}
+
+function add<T>(groups: Map<number, Map<number, T>>, group: number, id: number, record: T): void {
+  const existing = groups.get(group);
+  if (existing) existing.set(id, record);
+  else groups.set(group, new Map([[id, record]]));
+}
+
+function remove<T>(groups: Map<number, Map<number, T>>, group: number, id: number): void {
+  const existing = groups.get(group);
+  if (existing?.delete(id) && existing.size === 0) groups.delete(group);
 }

@@ -6,6 +6,7 @@ import type { DataCoordDefinition, SubmitRequest, SubmitResponse } from '@cairn/
 import type { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
 import { ExaminerPool } from '@cairn/segment';
+import { snapshotBytes } from './check/snapshot-compare.ts';
 import { LeadershipCampaign } from './leadership.ts';
 import { type DataCoordSettings, defaultSettings } from './settings.ts';
 import { publishedGroups } from './snapshot-capture.ts';
@@ -135,7 +136,11 @@ export class DataCoordService implements Service {
         await this.#leader().snapshots.drop(request);
         return {};
       },
-      listSnapshots: async (request) => ({ snapshots: this.#leader().snapshots.list(request) }),
+      listSnapshots: async (request) => {
+        const term = this.#leader();
+        const sizes = request.sizes ? snapshotBytes(await term.references.read()) : undefined;
+        return term.snapshots.catalog.list(request, sizes);
+      },
       describeSnapshot: async (request) => this.#leader().snapshots.describe(request),
       pinSnapshot: async ({ snapshot, ttlSeconds, requestId }) => {
         if (!snapshot) throw new CairnError('MissingParameter', 'pin without a snapshot');
@@ -219,6 +224,7 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     scrubBytesPerSecond: config.scrub.bytesPerSecond,
     gcGraceMs: config.gc.graceMs,
     gcIntervalMs: config.gc.intervalMs,
-    gcOrphanMs: Math.max(defaultSettings.gcOrphanMs, config.gc.graceMs),
+    gcOrphanMs: Math.max(config.gc.orphanMs, config.gc.graceMs),
+    manifestConcurrency: config.snapshot.manifestConcurrency,
   };
 }

@@ -1,4 +1,4 @@
-import { asCairnError, CAIRN_VERSION, CairnError, checksum, isRetriable, type Logger, type Runtime, retry } from '@cairn/base';
+import { asCairnError, CAIRN_VERSION, CairnError, checksum, isRetriable, type Logger, type Runtime, retry, Turns } from '@cairn/base';
 import { HIDDEN_PREFIX, keys, paths } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import {
@@ -77,7 +77,7 @@ export class DrillManager {
   /** Answers when the drill is recorded. A repeat under the same request id gets the same drill. */
   async start(request: StartDrillRequest): Promise<DrillRecord> {
     const { snapshots, store, ids, pins, runtime } = this.#options;
-    const snapshot = snapshots.committed(request);
+    const snapshot = snapshots.committed({ ...request, id: 0 });
     const known = [...store.state.drills.values()].find((one) => request.requestId !== '' && one.requestId === request.requestId);
     if (known) return known;
     const running = [...store.state.drills.values()].filter((one) => one.state === DrillState.DRILL_RUNNING).length;
@@ -197,7 +197,7 @@ export class DrillManager {
     const { store, settings, restores, verifier, control, oracle, objects, stop } = this.#options;
     const { targetDatabaseName: database, targetCollectionName: name } = record;
     const restore = {
-      snapshot: { database: request.database, collection: request.collection, name: request.name },
+      snapshot: { database: request.database, collection: request.collection, name: request.name, id: 0 },
       targetDatabase: database,
       targetCollection: name,
       noIndex: false,
@@ -226,7 +226,7 @@ export class DrillManager {
       partitions: store.state.partitionsOf(collection.id),
       indexes,
     };
-    const contents = await captureSnapshot(store.meta, await oracle.allocate(1), target);
+    const contents = await captureSnapshot(store.meta, await oracle.allocate(1), target, new Turns(this.#options.runtime));
     const found = await verifier.readVisible(contents, target);
     if (found.rows !== expected.rows || found.hash !== expected.hash)
       throw new CairnError(

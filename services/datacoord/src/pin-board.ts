@@ -40,9 +40,7 @@ export class PinBoard {
   /** Pins that hold now. */
   of(snapshotId: number): PinRecord[] {
     const now = this.#runtime.now();
-    return [...this.#store.state.pins.values()].filter(
-      (pin) => pin.snapshotId === snapshotId && (pin.expiresMs === 0 || pin.expiresMs > now),
-    );
+    return [...this.#store.state.pinsOf(snapshotId)].filter((pin) => pin.expiresMs === 0 || pin.expiresMs > now);
   }
 
   /**

@@ -1,14 +1,7 @@
 import { asCairnError, CairnError, isRetriable, retry } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import {
-  type CollectionRecord,
-  type DatabaseRecord,
-  RestoreIntentRecord,
-  RestoreJobRecord,
-  RestoreJobState,
-  type SnapshotRecord,
-} from '@cairn/proto/cairn/meta';
-import type { ListRestoreJobsRequest, RestorePlan, RestoreSnapshotRequest, SnapshotName } from '@cairn/proto/cairn/services';
+import { type DatabaseRecord, RestoreIntentRecord, RestoreJobRecord, RestoreJobState, type SnapshotRecord } from '@cairn/proto/cairn/meta';
+import type { ListRestoreJobsRequest, RestorePlan, RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
 import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
 import { checkName, putRecord } from './changes/change.ts';
 import { CopyJobs, type CopyJobsOptions, isOver } from './copy-jobs.ts';
@@ -25,10 +18,8 @@ export interface RestoreManagerOptions extends CopyJobsOptions {
 
 /** What a request asks for, its names resolved. */
 interface Wish {
-  readonly name: SnapshotName;
+  readonly snapshot: SnapshotRecord;
   readonly mode: 'copy' | 'reference';
-  readonly source: CollectionRecord;
-  readonly sourceDatabase: DatabaseRecord;
   readonly database: DatabaseRecord;
 }
 
@@ -96,9 +87,9 @@ export class RestoreManager {
 
   /** What the restore would copy and why it would be refused; nothing changes. Throws where the snapshot itself cannot be read. */
   async plan(request: RestoreSnapshotRequest): Promise<RestorePlan> {
-    const { store, snapshots } = this.#options;
+    const { store } = this.#options;
     const wish = this.#wish(request);
-    const bundle = await this.#read(snapshots.committed(wish.name));
+    const bundle = await this.#read(wish.snapshot);
     const refusals = [
       () => this.#refuseTaken(wish.database, request.targetCollection),
       () => this.#refuseMany(),
@@ -109,7 +100,7 @@ export class RestoreManager {
 
   /** The request with its defaults; refuses what no catalog could allow. */
   #wish(request: RestoreSnapshotRequest): Wish {
-    const { store, settings } = this.#options;
+    const { store, settings, snapshots } = this.#options;
     const name = request.snapshot;
     if (!name) throw new CairnError('MissingParameter', 'restore without a snapshot');
     if (request.targetCollection.trim() === '')
@@ -119,20 +110,20 @@ export class RestoreManager {
     if (mode !== 'copy' && mode !== 'reference')
       throw new CairnError('InvalidParameter', `restore mode must be copy or reference, not '${mode}'`);
     const { state } = store;
-    const source = state.resolve(name.database, name.collection);
-    const database = state.database(request.targetDatabase === '' ? source.database.name : request.targetDatabase);
-    return { name, mode, source: source.collection, sourceDatabase: source.database, database };
+    const snapshot = snapshots.committed(name);
+    const home = snapshots.catalog.databaseName(snapshot);
+    const database = state.database(request.targetDatabase === '' && state.hasDatabase(home) ? home : request.targetDatabase);
+    return { snapshot, mode, database };
   }
 
   async #start(request: RestoreSnapshotRequest): Promise<number> {
     const wish = this.#wish(request);
-    const snapshot = this.#options.snapshots.committed(wish.name);
     this.#refuseTaken(wish.database, request.targetCollection);
     this.#refuseMany();
     const lock = `${wish.database.id}/${request.targetCollection}`;
     this.#targets.add(lock);
     try {
-      return await this.#begin(snapshot, wish, request);
+      return await this.#begin(wish, request);
     } finally {
       this.#targets.delete(lock);
     }
@@ -158,12 +149,9 @@ export class RestoreManager {
     return retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop);
   }
 
-  async #begin(
-    snapshot: SnapshotRecord,
-    { mode, source, sourceDatabase, database }: Wish,
-    request: RestoreSnapshotRequest,
-  ): Promise<number> {
-    const { ids, pins, runtime, epoch, stop, settings } = this.#options;
+  async #begin({ snapshot, mode, database }: Wish, request: RestoreSnapshotRequest): Promise<number> {
+    const { ids, pins, runtime, epoch, stop, settings, snapshots } = this.#options;
+    const source = snapshots.catalog.collection(snapshot);
     const jobId = await ids.allocate(3);
     const intent: RestoreIntentRecord = {
       jobId,
@@ -189,7 +177,7 @@ export class RestoreManager {
         snapshotName: snapshot.name,
         sourceCollectionId: source.id,
         sourceCollectionName: source.name,
-        sourceDatabaseName: sourceDatabase.name,
+        sourceDatabaseName: snapshots.catalog.databaseName(snapshot),
         targetCollectionId: intent.targetCollectionId,
         targetCollectionName: intent.targetCollectionName,
         targetDatabaseName: database.name,

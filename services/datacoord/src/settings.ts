@@ -18,6 +18,8 @@ export interface DataCoordSettings {
   readonly snapshotTimeoutMs: number;
   /** What happens to the snapshots of a dropped collection. */
   readonly snapshotOnCollectionDrop: 'cascade' | 'retain';
+  /** Manifest files of one snapshot written at once. */
+  readonly manifestConcurrency: number;
   readonly restoreMaxJobs: number;
   readonly restoreJobTimeoutMs: number;
   readonly restoreJobRetentionMs: number;
@@ -61,6 +63,7 @@ export const defaultSettings: DataCoordSettings = {
   maxPendingChanges: 1_000,
   snapshotTimeoutMs: 120_000,
   snapshotOnCollectionDrop: 'cascade',
+  manifestConcurrency: 8,
   restoreMaxJobs: 16,
   restoreJobTimeoutMs: 3_600_000,
   restoreJobRetentionMs: 3 * 3_600_000,

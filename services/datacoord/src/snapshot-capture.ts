@@ -1,3 +1,4 @@
+import type { Turns } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
 import {
@@ -12,17 +13,30 @@ import {
 } from '@cairn/proto/cairn/meta';
 import type { SnapshotContents } from '@cairn/segment';
 
-/** All entries of a prefix as of a revision (now, when absent); and which revision that was. */
-async function listAt(meta: MetaStore, prefix: string, revision?: number): Promise<{ entries: MetaEntry[]; revision: number }> {
-  const entries: MetaEntry[] = [];
+/** Entries decoded between two looks at the clock: about a third of a millisecond. */
+const STRETCH = 64;
+
+interface Listing {
+  readonly meta: MetaStore;
+  readonly turns: Turns;
+  /** As of which revision; absent: now. */
+  readonly revision?: number;
+}
+
+/** Calls `take` with each entry of a prefix, giving way to the event loop; answers with the revision they were read at. */
+async function eachAt({ meta, turns, revision }: Listing, prefix: string, take: (entry: MetaEntry) => void): Promise<number> {
   let after: string | undefined;
   let at = revision;
   for (;;) {
     const page = await meta.range({ prefix, ...(after === undefined ? {} : { after }), ...(at === undefined ? {} : { revision: at }) });
     at ??= page.revision;
-    entries.push(...page.entries);
+    let seen = 0;
+    for (const entry of page.entries) {
+      take(entry);
+      if (++seen % STRETCH === 0 && turns.due) await turns.give();
+    }
     const last = page.entries.at(-1);
-    if (!page.more || !last) return { entries, revision: at };
+    if (!page.more || !last) return at;
     after = last.key;
   }
 }
@@ -32,37 +46,58 @@ async function listAt(meta: MetaStore, prefix: string, revision?: number): Promi
  * as_of = T since they may also hold later rows, and the finished index builds of those segments. What was dropped after T (a partition, say) was
  * live at T and belongs to it; what was merged into a captured segment does not.
  */
-export async function captureSnapshot(meta: MetaStore, ts: number, definition: SnapshotDefinition): Promise<SnapshotContents> {
+export async function captureSnapshot(
+  meta: MetaStore,
+  ts: number,
+  definition: SnapshotDefinition,
+  turns: Turns,
+): Promise<SnapshotContents> {
   const collectionId = definition.collection?.id ?? 0;
   // Groups first: one that is published later holds nothing of T, and on a store without history later reads must not be older than this one.
-  const groups = await listAt(meta, keys.groups);
-  const { revision } = groups;
-  const [{ entries }, deltas, builds, shards] = await Promise.all([
-    listAt(meta, keys.segments(collectionId), revision),
-    listAt(meta, keys.deltas(collectionId), revision),
-    listAt(meta, keys.segmentIndexes(collectionId), revision),
-    listAt(meta, keys.shards(collectionId), revision),
-  ]);
-  const published = publishedGroups(groups.entries);
+  const groups: MetaEntry[] = [];
+  const revision = await eachAt({ meta, turns }, keys.groups, (entry) => groups.push(entry));
+  const published = publishedGroups(groups);
   const partitions = new Set(definition.partitions.map((partition) => partition.id));
-  const live = entries
-    .map((entry) => SegmentRecord.decode(entry.value))
-    .filter((segment) => partitions.has(segment.partitionId) && segment.minTs <= ts && published.has(segment.group))
-    .filter((segment) => segment.state === SegmentState.SEGMENT_SEALED || segment.droppedTs > ts);
-  const merged = new Set(live.flatMap((segment) => segment.compactedFrom));
-  const segments = live
-    .filter((segment) => !merged.has(segment.id))
-    .map((segment) => ({ ...segment, asOf: mask(segment.asOf, ts), group: '' }));
-  const deltaLogs = deltas.entries
-    .map((entry) => DeltaLogRecord.decode(entry.value))
-    .filter((log) => log.minTs <= ts && published.has(log.group) && (log.droppedTs === 0 || log.droppedTs > ts))
-    .map((log) => ({ ...log, asOf: mask(log.asOf, ts), group: '' }));
-  const captured = new Set(segments.map((segment) => segment.id));
   const indexes = new Set(definition.indexes.map((index) => index.id));
-  const segmentIndexes = builds.entries
-    .map((entry) => SegmentIndexRecord.decode(entry.value))
-    .filter((build) => build.state === IndexBuildState.INDEX_BUILD_FINISHED && captured.has(build.segmentId) && indexes.has(build.indexId));
-  return { segments, deltaLogs, segmentIndexes, shards: shards.entries.map((entry) => ShardRecord.decode(entry.value)) };
+  const live: SegmentRecord[] = [];
+  const merged = new Set<number>();
+  const deltaLogs: DeltaLogRecord[] = [];
+  const builds: SegmentIndexRecord[] = [];
+  const shards: ShardRecord[] = [];
+  const from = { meta, turns, revision };
+  await Promise.all([
+    eachAt(from, keys.segments(collectionId), ({ value }) => {
+      const segment = SegmentRecord.decode(value);
+      if (!partitions.has(segment.partitionId) || segment.minTs > ts || !published.has(segment.group)) return;
+      if (segment.state !== SegmentState.SEGMENT_SEALED && segment.droppedTs <= ts) return;
+      for (const source of segment.compactedFrom) merged.add(source);
+      live.push({ ...segment, asOf: mask(segment.asOf, ts), group: '' });
+    }),
+    eachAt(from, keys.deltas(collectionId), ({ value }) => {
+      const log = DeltaLogRecord.decode(value);
+      if (log.minTs > ts || !published.has(log.group) || (log.droppedTs !== 0 && log.droppedTs <= ts)) return;
+      deltaLogs.push({ ...log, asOf: mask(log.asOf, ts), group: '' });
+    }),
+    eachAt(from, keys.segmentIndexes(collectionId), ({ value }) => {
+      const build = SegmentIndexRecord.decode(value);
+      if (build.state === IndexBuildState.INDEX_BUILD_FINISHED && indexes.has(build.indexId)) builds.push(build);
+    }),
+    eachAt(from, keys.shards(collectionId), ({ value }) => shards.push(ShardRecord.decode(value))),
+  ]);
+  const segments: SegmentRecord[] = [];
+  const captured = new Set<number>();
+  for (const segment of live) {
+    if (merged.has(segment.id)) continue;
+    segments.push(segment);
+    captured.add(segment.id);
+    if (segments.length % STRETCH === 0 && turns.due) await turns.give();
+  }
+  const segmentIndexes: SegmentIndexRecord[] = [];
+  for (const build of builds) {
+    if (captured.has(build.segmentId)) segmentIndexes.push(build);
+    if (segmentIndexes.length % STRETCH === 0 && turns.due) await turns.give();
+  }
+  return { segments, deltaLogs, segmentIndexes, shards };
 }
 
 /** The stricter of two masks; 0 is none. */

@@ -10,17 +10,12 @@ import {
   type Runtime,
   randomId,
   retry,
+  Turns,
 } from '@cairn/base';
-import { keys, paths } from '@cairn/catalog';
+import { keys, nextSnapshotState, paths } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionState, SnapshotDefinition, SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
-import type {
-  CreateSnapshotRequest,
-  CreateSnapshotResponse,
-  ListSnapshotsRequest,
-  SnapshotInfo,
-  SnapshotName,
-} from '@cairn/proto/cairn/services';
+import type { CreateSnapshotRequest, CreateSnapshotResponse, SnapshotInfo, SnapshotName } from '@cairn/proto/cairn/services';
 import type { Transport } from '@cairn/rpc';
 import { readSnapshot, type SnapshotContent, writeSnapshot, writeTombstone } from '@cairn/segment';
 import { withSpan } from '@cairn/telemetry';
@@ -36,6 +31,7 @@ import type { PrefixSweeper } from './prefix-sweeper.ts';
 import type { DataCoordSettings } from './settings.ts';
 import { runBarrier } from './snapshot-barrier.ts';
 import { captureSnapshot } from './snapshot-capture.ts';
+import { type KeptBytes, SnapshotList } from './snapshot-list.ts';
 
 export interface SnapshotManagerOptions {
   readonly store: LeaderStore;
@@ -80,13 +76,18 @@ export class SnapshotManager {
   /** DELETING ones whose objects went in this term, while a write of them may still come. */
   readonly #emptied = new Set<number>();
 
+  /** What lists and descriptions say. */
+  readonly catalog: SnapshotList;
+
   constructor(options: SnapshotManagerOptions) {
     this.#options = options;
+    const { store, objects, pins, runtime } = options;
+    this.catalog = new SnapshotList({ state: store.state, objects, pins, runtime });
   }
 
   /** Takes over what an earlier leader left: a PENDING one is rolled forward when its metadata is there, else aborted. */
   resume(): void {
-    for (const record of this.#options.store.state.snapshots.values()) {
+    for (const record of [...this.#options.store.state.snapshotIndex.unsettled()]) {
       if (record.state !== SnapshotState.SNAPSHOT_PENDING || this.#drives.has(record.id)) continue;
       const interrupted = new CairnError('Unavailable', 'the coordinator changed while the snapshot was being made');
       this.#begin(record, async () => Promise.reject(interrupted));
@@ -146,16 +147,26 @@ export class SnapshotManager {
       untilAborted(signal, runBarrier(record, collection, this.#options, signal)),
     );
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 1_000 };
+    const turns = new Turns(runtime);
     const written = await untilAborted(
       signal,
       retry(
         runtime,
         policy,
         async () => {
-          const contents = await withSpan('snapshot capture', { id: record.id }, () => captureSnapshot(store.meta, record.ts, definition));
+          const contents = await withSpan('snapshot capture', { id: record.id }, () =>
+            captureSnapshot(store.meta, record.ts, definition, turns),
+          );
           if (signal.aborted) throw asCairnError(signal.reason);
           return withSpan('snapshot manifests', { id: record.id, segments: contents.segments.length }, () =>
-            writeSnapshot(objects, { record, definition, contents, clusterId: settings.clusterId }),
+            writeSnapshot(objects, {
+              record,
+              definition,
+              contents,
+              clusterId: settings.clusterId,
+              turns,
+              parallel: settings.manifestConcurrency,
+            }),
           );
         },
         signal,
@@ -173,7 +184,7 @@ export class SnapshotManager {
     const deadlineMs = this.#options.runtime.now();
     const record: SnapshotRecord = {
       ...held.record,
-      state: SnapshotState.SNAPSHOT_COMMITTED,
+      state: after(held.record, 'commit'),
       rows,
       bytes,
       segments,
@@ -215,7 +226,7 @@ export class SnapshotManager {
     // From now on its deadline says when the tombstone and what was written may go.
     const failed: SnapshotRecord = {
       ...held.record,
-      state: SnapshotState.SNAPSHOT_FAILED,
+      state: after(held.record, 'fail'),
       reason: reason.message,
       reasonCode: reason.code,
       deadlineMs: runtime.now() + settings.gcGraceMs,
@@ -230,8 +241,7 @@ export class SnapshotManager {
 
   /** Fails the PENDING snapshots of a collection that was dropped, and drops its unpinned ones unless they are to be retained. */
   async collectionDropped(collectionId: number): Promise<void> {
-    for (const record of [...this.#options.store.state.snapshots.values()]) {
-      if (record.collectionId !== collectionId) continue;
+    for (const record of [...this.#options.store.state.snapshotIndex.of(collectionId)]) {
       if (record.state === SnapshotState.SNAPSHOT_PENDING) {
         this.#drives.get(record.id)?.cancel.abort(new CairnError('CollectionNotFound', 'its collection was dropped'));
       } else if (record.state === SnapshotState.SNAPSHOT_COMMITTED && this.#options.settings.snapshotOnCollectionDrop === 'cascade') {
@@ -255,7 +265,7 @@ export class SnapshotManager {
       const held = store.state.snapshots.held(record.id);
       if (held?.record.state !== SnapshotState.SNAPSHOT_COMMITTED) return true;
       if (pins.of(record.id).length > 0) return false;
-      const deleting: SnapshotRecord = { ...held.record, state: SnapshotState.SNAPSHOT_DELETING };
+      const deleting: SnapshotRecord = { ...held.record, state: after(held.record, 'drop') };
       await store.mustCommit({
         if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
         puts: [putRecord(held.key, SnapshotRecord, deleting)],
@@ -279,9 +289,7 @@ export class SnapshotManager {
       this.#emptied.add(record.id);
       if (early) return;
       this.#emptied.delete(record.id);
-      const expired = [...store.state.pins.values()]
-        .filter((pin) => pin.snapshotId === record.id)
-        .map((pin) => keys.pin(record.id, pin.id));
+      const expired = [...store.state.pinsOf(record.id)].map((pin) => keys.pin(record.id, pin.id));
       await store.mustCommit({
         deletes: [
           keys.snapshot(record.collectionId, record.id),
@@ -311,14 +319,15 @@ export class SnapshotManager {
   /** Finishes what is left to remove: DELETING, FAILED after its grace time, unpinned ones of dropped collections. */
   async sweep(): Promise<void> {
     const { store, runtime, settings } = this.#options;
-    for (const record of [...store.state.snapshots.values()]) {
+    for (const record of [...store.state.snapshotIndex.unsettled()]) {
       const graceOver = record.deadlineMs <= runtime.now();
       if (record.state === SnapshotState.SNAPSHOT_DELETING) this.#remove(record);
       else if (record.state === SnapshotState.SNAPSHOT_FAILED && graceOver) this.#remove(record);
-      else if (record.state === SnapshotState.SNAPSHOT_COMMITTED && settings.snapshotOnCollectionDrop === 'cascade') {
-        const collection = store.state.collections.get(record.collectionId);
-        if (!collection || collection.state === CollectionState.COLLECTION_DROPPED) await this.#dropUnlessPinned(record);
-      }
+    }
+    if (settings.snapshotOnCollectionDrop !== 'cascade') return;
+    for (const id of [...store.state.snapshotIndex.collections()]) {
+      const collection = store.state.collections.get(id);
+      if (!collection || collection.state === CollectionState.COLLECTION_DROPPED) await this.collectionDropped(id);
     }
   }
 
@@ -326,74 +335,37 @@ export class SnapshotManager {
     await this.#options.pins.unpin(pinId);
   }
 
-  /** The COMMITTED snapshot of that name; "not found" otherwise. */
+  /** The COMMITTED snapshot of that name, or of that id; "not found" otherwise. */
   committed(name: SnapshotName): SnapshotRecord {
     const record = this.#find(name);
-    if (!record)
-      throw new CairnError('InvalidParameter', `snapshot not found[snapshot=${name.name.trim()}][collection=${name.collection}]`);
-    return record;
+    if (record) return record;
+    const wanted = name.id > 0 ? `[id=${name.id}]` : `[snapshot=${name.name.trim()}][collection=${name.collection}]`;
+    throw new CairnError('InvalidParameter', `snapshot not found${wanted}`);
   }
 
   #find(request: SnapshotName): SnapshotRecord | undefined {
+    const { state } = this.#options.store;
+    const committed = (record: SnapshotRecord | undefined) => (record?.state === SnapshotState.SNAPSHOT_COMMITTED ? record : undefined);
+    if (request.id > 0) return committed(state.snapshots.get(request.id));
     const name = checkSnapshotName(request.name);
-    const { state } = this.#options.store;
-    const { collection } = state.resolve(request.database, request.collection);
-    for (const record of state.snapshots.values()) {
-      if (record.collectionId === collection.id && record.name === name && record.state === SnapshotState.SNAPSHOT_COMMITTED) return record;
-    }
-    return undefined;
+    return committed(state.snapshotIndex.named(state.resolve(request.database, request.collection).collection.id, name));
   }
 
-  /** COMMITTED snapshots of a collection, of a database, or all; oldest first. */
-  list(request: ListSnapshotsRequest): SnapshotInfo[] {
-    const { state } = this.#options.store;
-    const only = request.collection === '' ? undefined : state.resolve(request.database, request.collection).collection.id;
-    const database = request.database === '' ? undefined : state.database(request.database).id;
-    return [...state.snapshots.values()]
-      .filter((record) => record.state === SnapshotState.SNAPSHOT_COMMITTED && (only === undefined || record.collectionId === only))
-      .filter(
-        (record) => database === undefined || only !== undefined || state.collections.get(record.collectionId)?.databaseId === database,
-      )
-      .sort((a, b) => a.ts - b.ts)
-      .map((record) => this.#describe(record));
-  }
-
-  describe(name: SnapshotName): SnapshotInfo {
-    return this.#describe(this.committed(name));
-  }
-
-  #describe(record: SnapshotRecord): SnapshotInfo {
-    const { store, objects, pins } = this.#options;
-    const definition = SnapshotDefinition.decode(record.definition);
-    const current = store.state.collections.get(record.collectionId) ?? definition.collection;
-    const health = store.state.health.get(record.id);
-    return {
-      id: record.id,
-      name: record.name,
-      description: record.description,
-      collectionId: record.collectionId,
-      collection: current?.name ?? '',
-      database: (current && store.state.databases.get(current.databaseId)?.name) ?? definition.databaseName,
-      partitions: definition.partitions.map((partition) => partition.name),
-      ts: record.ts,
-      location: `${objects.uri.replace(/\/$/, '')}/${record.metadataKey}`,
-      rows: record.rows,
-      bytes: record.bytes,
-      segments: record.segments,
-      pins: pins.of(record.id).length,
-      createdMs: record.createdMs,
-      contentHash: record.contentHash,
-      visibleRows: record.visibleHash === '' ? (health?.visibleRows ?? 0) : record.visibleRows,
-      visibleHash: record.visibleHash === '' ? (health?.visibleHash ?? '') : record.visibleHash,
-      verifiedMs: health?.verifiedMs ?? 0,
-      damage: health?.damage ?? '',
-    };
+  describe(name: SnapshotName, kept?: KeptBytes): SnapshotInfo {
+    return this.catalog.describe(this.committed(name), kept);
   }
 }
 
 /** The answer to the create of a FAILED snapshot, and to every repeat of it: its request has ended, the name is free for another. */
 function failure(record: SnapshotRecord): CairnError {
   return new CairnError(codeNameOf(record.reasonCode), `snapshot ${record.name} failed: ${record.reason}`, { extraInfo: REQUEST_ENDED });
+}
+
+/** The state that the table gives. */
+function after({ state }: SnapshotRecord, event: 'commit' | 'fail' | 'drop'): SnapshotState {
+  const next = nextSnapshotState(state, event);
+  if (next === 'GONE') throw new CairnError('Internal', `a snapshot is not gone by ${event}`);
+  return next;
 }
 
 /** Why it ended: what cancelled it, else its own error. */

@@ -11,6 +11,7 @@ import { ChangePreparer, type Ids } from './change-preparer.ts';
 import { ChannelAssigner } from './channel-assigner.ts';
 import { ConsistencyChecker } from './check/consistency-checker.ts';
 import { SnapshotVerifier } from './check/snapshot-verifier.ts';
+import { CollectionRemoval } from './collection-removal.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DrillManager } from './drill-manager.ts';
@@ -83,6 +84,7 @@ export class LeaderTerm implements Term {
   #restores: RestoreManager | undefined;
   #drills: DrillManager | undefined;
   #indexes: IndexBuilder | undefined;
+  #removals: CollectionRemoval | undefined;
   #epoch = 0;
   #serving = false;
   readonly #resources: TermResources;
@@ -208,6 +210,7 @@ export class LeaderTerm implements Term {
       tasks: this.tasks,
       epoch: this.#epoch,
     });
+    this.#removals = new CollectionRemoval(this.store, this.applier, runtime, logger, settings);
     const drops = new DropFollower(this.store, this.#snapshots, this.#restores, runtime, logger, settings, stop);
     const { indexes, restores } = this;
     this.applier.onApplied((change) => {
@@ -278,6 +281,7 @@ export class LeaderTerm implements Term {
     await this.restores.sweep();
     await this.drills.sweep();
     await this.prefixes.sweep();
+    await this.#removals?.sweep();
   }
 
   #fail(error: unknown): void {

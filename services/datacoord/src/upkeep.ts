@@ -1,11 +1,22 @@
 import { CairnError } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
-import { type SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
+import type { SnapshotRecord } from '@cairn/proto/cairn/meta';
+import type { ListSnapshotsRequest } from '@cairn/proto/cairn/services';
 import type { SnapshotSizes, UpkeepDefinition, VerifySnapshotRequest } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
 import { readSnapshot } from '@cairn/segment';
 import { diffSnapshots, snapshotBytes } from './check/snapshot-compare.ts';
 import type { LeaderTerm } from './term.ts';
+
+/** One page of all. */
+const EVERY: Omit<ListSnapshotsRequest, 'database' | 'collection'> = {
+  partition: '',
+  pageSize: 0,
+  pageToken: '',
+  all: false,
+  namesOnly: false,
+  sizes: false,
+};
 
 /** Items of a report at most, whatever is asked for. */
 const MAX_ITEMS = 100_000;
@@ -27,9 +38,15 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): 
       const term = leader();
       return { certificates: await term.drills.certificates(wanted(term, request)), publicKey: await term.drills.publicKey() };
     },
-    diffSnapshots: async ({ database, collection, from, to }) => {
+    diffSnapshots: async ({ database, collection, from, to, fromId, toId }) => {
       const { snapshots } = leader();
-      const records = [from, to].map((name) => snapshots.committed({ database, collection, name }));
+      const records = [
+        { name: from, id: fromId },
+        { name: to, id: toId },
+      ].map((one) => snapshots.committed({ database, collection, ...one }));
+      const [first, second] = records;
+      if (first?.collectionId !== second?.collectionId)
+        throw new CairnError('InvalidParameter', `snapshots ${first?.id} and ${second?.id} are of different collections`);
       const [before, after] = await Promise.all(records.map(bundle));
       if (!before || !after) throw new CairnError('Internal', 'a comparison of two snapshots needs two');
       return diffSnapshots(before, after);
@@ -38,7 +55,7 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): 
       const term = leader();
       const sizes = snapshotBytes(await term.references.read());
       return {
-        snapshots: term.snapshots.list({ database, collection }).flatMap((info): SnapshotSizes[] => {
+        snapshots: term.snapshots.catalog.list({ ...EVERY, database, collection }).snapshots.flatMap((info): SnapshotSizes[] => {
           const size = sizes.get(info.id);
           if (!size) return [];
           const { exclusive: exclusiveBytes, shared: sharedBytes } = size;
@@ -51,8 +68,5 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): 
 
 /** By id, also when its collection is gone; else by name. */
 function wanted(term: LeaderTerm, { database, collection, name, snapshotId }: VerifySnapshotRequest): SnapshotRecord {
-  if (snapshotId === 0) return term.snapshots.committed({ database, collection, name });
-  const record = term.store.state.snapshots.get(snapshotId);
-  if (record?.state !== SnapshotState.SNAPSHOT_COMMITTED) throw new CairnError('InvalidParameter', `snapshot not found[id=${snapshotId}]`);
-  return record;
+  return term.snapshots.committed({ database, collection, name, id: snapshotId });
 }

@@ -140,7 +140,7 @@ describe('contents of snapshots', () => {
     await flushDeletes(world, collection, 6, 60);
     await create('after');
     const diff = (await coordinator.upkeep.diffSnapshots(
-      { database: '', collection: 'books', from: 'before', to: 'after' },
+      { database: '', collection: 'books', from: 'before', to: 'after', fromId: 0, toId: 0 },
       context,
     )) as DiffSnapshotsResponse;
     expect(diff).toEqual({

@@ -160,3 +160,14 @@ export async function flushRealDeletes(world: World, collection: number, deleted
   });
   return record;
 }
+/** A request for all COMMITTED snapshots at once. */
+export const EVERY = {
+  database: '',
+  collection: '',
+  partition: '',
+  pageSize: 0,
+  pageToken: '',
+  all: false,
+  namesOnly: false,
+  sizes: false,
+};

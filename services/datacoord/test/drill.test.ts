@@ -124,7 +124,7 @@ describe('a drill', () => {
 
   test('keeps its snapshot: a drop is refused until it is over, and takes the certificates along', async () => {
     const { id } = await start();
-    const drop = () => world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's' });
+    const drop = () => world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's', id: 0 });
     await expect(drop()).rejects.toThrow('active pins exist');
     const { certificateKey } = await over(id);
     expect((await world.objects.list('snapshots/')).objects.map((object) => object.key)).toContain(certificateKey);

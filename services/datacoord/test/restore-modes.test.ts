@@ -50,7 +50,7 @@ const takeSnapshot = (collection: string, name: string) =>
 
 function requestOf(target: string, more: Partial<RestoreSnapshotRequest> = {}, collection = 'books', name = 's1'): RestoreSnapshotRequest {
   return {
-    snapshot: { database: '', collection, name },
+    snapshot: { database: '', collection, name, id: 0 },
     targetDatabase: '',
     targetCollection: target,
     noIndex: false,
@@ -131,7 +131,7 @@ describe('clone by reference', () => {
   test('a snapshot of a clone restores by copy and by reference; source, snapshot and clone are dropped in any order', async () => {
     const clone = await ended((await restore('clone', { mode: 'reference' })).jobId);
     await takeSnapshot('clone', 's2');
-    await world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1' });
+    await world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1', id: 0 });
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'books', collectionId: 0 } });
     for (const mode of ['copy', 'reference']) {
       const { jobId } = await world.client('a').restoreSnapshot(requestOf(`again_${mode}`, { mode }, 'clone', 's2'));
@@ -139,7 +139,7 @@ describe('clone by reference', () => {
       expect(job).toMatchObject({ state: RestoreJobState.RESTORE_COMPLETED, reason: '' });
       expect(crcs(await segmentsOf(job.targetCollectionId))).toEqual(crcs(segments));
     }
-    await world.client('a').dropSnapshot({ database: '', collection: 'clone', name: 's2' });
+    await world.client('a').dropSnapshot({ database: '', collection: 'clone', name: 's2', id: 0 });
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'clone', collectionId: 0 } });
     // Well over the grace time and the sweep's period of this world: the last clone's objects are all there.
     await world.runtime.sleep(600);
@@ -240,7 +240,7 @@ describe('plan, repeat, cancel', () => {
   });
 
   test('a repeated pin under one request id gets the first pin', async () => {
-    const snapshot = { database: '', collection: 'books', name: 's1' };
+    const snapshot = { database: '', collection: 'books', name: 's1', id: 0 };
     const pin = (requestId: string, node = 'a') => world.client(node).pinSnapshot({ snapshot, ttlSeconds: 0, requestId });
     const pins = await Promise.all([pin('p1'), pin('p1'), pin('p2'), pin(''), pin('')]);
     expect(new Set(pins.map(({ pinId }) => pinId)).size).toBe(4);

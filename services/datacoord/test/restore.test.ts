@@ -46,7 +46,7 @@ async function entries(prefix: string): Promise<readonly MetaEntry[]> {
 }
 const restore = (target: string, node = 'a') =>
   world.client(node).restoreSnapshot({
-    snapshot: { database: '', collection: 'books', name: 's1' },
+    snapshot: { database: '', collection: 'books', name: 's1', id: 0 },
     targetDatabase: '',
     targetCollection: target,
     noIndex: false,
@@ -172,12 +172,14 @@ describe('restore', () => {
       yield* world.copyForReal(request);
     };
     const { jobId } = await restore('copy');
-    await expect(world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1' })).rejects.toMatchObject({ code: 2601 });
+    await expect(world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1', id: 0 })).rejects.toMatchObject({
+      code: 2601,
+    });
     await expect(world.createIndex('a', 'copy')).rejects.toMatchObject({ code: 106 });
     await expect(world.createCollection('a', 'copy')).rejects.toThrow('create duplicate collection');
     open();
     await ended(jobId);
-    await world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1' });
+    await world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1', id: 0 });
   });
 });
 

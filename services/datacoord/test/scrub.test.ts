@@ -5,7 +5,7 @@ import type { CheckResponse, VerifyReport } from '@cairn/proto/cairn/upkeep';
 import { addHashes, formatHash, parseHash } from '@cairn/segment';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { DataCoordService } from '../src/index.ts';
-import { flushRealDeletes, flushRows } from './contents.ts';
+import { EVERY, flushRealDeletes, flushRows } from './contents.ts';
 import { World } from './world.ts';
 
 const ROWS = 50;
@@ -38,7 +38,7 @@ const create = (name: string) =>
     .client('a')
     .createSnapshot({ requestId: '', database: '', collection: 'books', name, description: '', compactionProtectionSeconds: 0 });
 const describeOne = (name: string): Promise<SnapshotInfo> =>
-  world.client(leader).describeSnapshot({ database: '', collection: 'books', name });
+  world.client(leader).describeSnapshot({ database: '', collection: 'books', name, id: 0 });
 const verify = async (name: string, more: { paged?: boolean; cursor?: string } = {}) =>
   (await coordinator.upkeep.verifySnapshot(
     { database: '', collection: 'books', name, snapshotId: 0, deep: true, paged: false, cursor: '', ...more },
@@ -89,7 +89,7 @@ describe('content hashes of a snapshot', () => {
     const { id } = await create('s');
     await world.until(async () => (await describeOne('s')).visibleHash !== '', 'the visible rows are hashed');
     expect(await world.meta.get(keys.snapshotHealth(id))).toBeDefined();
-    await world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's' });
+    await world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's', id: 0 });
     await world.until(async () => (await world.meta.get(keys.snapshot(collection, id))) === undefined, 'the snapshot is gone');
     expect(await world.meta.get(keys.snapshotHealth(id))).toBeUndefined();
   });
@@ -151,8 +151,8 @@ describe('the scrub', () => {
     await create('s');
     await world.objects.delete([segments[0]?.objects[0]?.key ?? '']);
     await world.until(async () => (await describeOne('s')).damage.includes('object not found'), 'the damage is seen');
-    expect((await world.client(leader).listSnapshots({ database: '', collection: 'books' })).snapshots[0]?.damage).toContain('not found');
-    await world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's' });
+    expect((await world.client(leader).listSnapshots({ ...EVERY, collection: 'books' })).snapshots[0]?.damage).toContain('not found');
+    await world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's', id: 0 });
   });
 
   test('reads no faster than its rate', async () => {

@@ -4,7 +4,7 @@ import { FaultyMetaStore } from '@cairn/meta/testing';
 import { SnapshotRecord } from '@cairn/proto/cairn/meta';
 import { readSnapshot } from '@cairn/segment';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { flushDeletes, sealSegment } from './contents.ts';
+import { EVERY, flushDeletes, sealSegment } from './contents.ts';
 import { World, type WorldOptions } from './world.ts';
 
 let world: World;
@@ -26,9 +26,9 @@ const create = (name: string, node = 'a', requestId = '') =>
   world
     .client(node)
     .createSnapshot({ requestId, database: '', collection: 'books', name, description: 'd', compactionProtectionSeconds: 0 });
-const snapshot = (name: string) => ({ database: '', collection: 'books', name });
+const snapshot = (name: string) => ({ database: '', collection: 'books', name, id: 0 });
 const list = async (node = 'a') =>
-  (await world.client(node).listSnapshots({ database: '', collection: 'books' })).snapshots.map((info) => info.name);
+  (await world.client(node).listSnapshots({ ...EVERY, collection: 'books' })).snapshots.map((info) => info.name);
 const leftObjects = async () => (await world.objects.list('snapshots/')).objects.map((object) => object.key);
 
 describe('create', () => {

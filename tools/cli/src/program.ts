@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CAIRN_VERSION, CairnError } from '@cairn/base';
 import { Command, CommanderError, Option } from 'commander';
 import { addCollectionCommands } from './commands/collection.ts';
 import { addConfigCommands } from './commands/config.ts';
@@ -11,7 +11,7 @@ import { addStatusCommand } from './commands/status.ts';
 import { addUpkeepCommands } from './commands/upkeep.ts';
 import { CommandError, EXIT } from './session.ts';
 
-export const VERSION = '0.1.0';
+export const VERSION = CAIRN_VERSION;
 
 export function buildProgram(): Command {
   const program = new Command('cairn')

@@ -36,12 +36,7 @@ export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { t
     );
   }
   const { database, collection } = state.resolveLive(change.database, change.collection);
-  for (const other of state.snapshots.values()) {
-    const holdsName = other.state === SnapshotState.SNAPSHOT_PENDING || other.state === SnapshotState.SNAPSHOT_COMMITTED;
-    if (other.collectionId === collection.id && other.name === name && holdsName) {
-      throw new CairnError('InvalidParameter', `snapshot name ${name} already exists`);
-    }
-  }
+  if (state.snapshotIndex.named(collection.id, name)) throw new CairnError('InvalidParameter', `snapshot name ${name} already exists`);
   const definition: SnapshotDefinition = {
     collection,
     databaseName: database.name,

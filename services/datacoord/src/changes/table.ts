@@ -1,4 +1,3 @@
-import { CairnError } from '@cairn/base';
 import type { ControlRecord } from '@cairn/proto/cairn/wal';
 import type { CatalogState } from '../catalog-state.ts';
 import { alterAlias, createAlias, dropAlias } from './alias.ts';
@@ -37,9 +36,6 @@ const handlers: { readonly [K in Change['$case']]: ChangeHandler<ValueOf<K>> } =
   restoreSnapshot,
   addField,
   alterField,
-  truncateCollection: () => {
-    throw new CairnError('NotSupported', 'not supported: TruncateCollection');
-  },
 };
 
 /** Effects of a change on the state; throws the CairnError that is its answer. */

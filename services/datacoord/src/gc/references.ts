@@ -146,7 +146,8 @@ export class ReferenceReader {
 
   #whyNoSegment(record: SegmentRecord): string | undefined {
     const collection = this.#store.state.collections.get(record.collectionId);
-    if (collection?.state === CollectionState.COLLECTION_DROPPED) return `collection ${collection.name} (${collection.id}) was dropped`;
+    if (!collection) return `collection ${record.collectionId} is gone`;
+    if (collection.state === CollectionState.COLLECTION_DROPPED) return `collection ${collection.name} (${collection.id}) was dropped`;
     const partition = this.#store.state.partition(record.collectionId, record.partitionId);
     if (partition && partition.droppedTs > 0) return `partition ${partition.name} (${partition.id}) was dropped`;
     if (record.state === SegmentState.SEGMENT_DROPPED) return `segment ${record.id} was replaced or dropped`;
@@ -155,7 +156,8 @@ export class ReferenceReader {
 
   #whyNoDeltaLog(record: DeltaLogRecord): string | undefined {
     const collection = this.#store.state.collections.get(record.collectionId);
-    if (collection?.state === CollectionState.COLLECTION_DROPPED) return `collection ${collection.name} (${collection.id}) was dropped`;
+    if (!collection) return `collection ${record.collectionId} is gone`;
+    if (collection.state === CollectionState.COLLECTION_DROPPED) return `collection ${collection.name} (${collection.id}) was dropped`;
     return record.droppedTs > 0 ? `delta log ${record.id} was replaced or dropped` : undefined;
   }
 }

@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CAIRN_VERSION, CairnError } from '@cairn/base';
 import type { AdminDefinition } from '@cairn/proto/cairn/admin';
 import type { CallContext, Handlers } from '@cairn/rpc';
 import type { ProxyParts } from '../parts.ts';
@@ -19,19 +19,26 @@ export function adminHandlers(parts: ProxyParts): Handlers<AdminDefinition> {
         coordinator.call(context, (leader, options) => leader.getClusterStatus({}, options)),
         owners.allStats(context),
       ]);
-      return { cluster, shards, version: SERVER_VERSION };
+      return { cluster, shards, version: SERVER_VERSION, cairnVersion: CAIRN_VERSION };
     },
     listSnapshots: async (request, call) => coordinator.call(open(call), (leader, options) => leader.listSnapshots(request, options)),
     describeSnapshot: async (request, call) => coordinator.call(open(call), (leader, options) => leader.describeSnapshot(request, options)),
+    dropSnapshot: async (request, call) => coordinator.call(open(call), (leader, options) => leader.dropSnapshot(request, options)),
+    pinSnapshot: async (request, call) => {
+      const context = open(call);
+      const once = { ...request, requestId: request.requestId || context.requestId };
+      return coordinator.call(context, (leader, options) => leader.pinSnapshot(once, options));
+    },
     restoreSnapshot: async ({ restore, dryRun }, call) => {
       const context = open(call);
       if (!restore?.snapshot) throw new CairnError('MissingParameter', 'restore without a snapshot');
       const { snapshot, targetCollection } = restore;
-      const targetDatabase = restore.targetDatabase || snapshot.database;
+      // By id: that of the snapshot, which the coordinator knows.
+      const targetDatabase = restore.targetDatabase || (snapshot.id > 0 ? '' : snapshot.database);
       checkCollectionName(targetCollection, config.limits.maxNameLength);
       const request = {
         ...restore,
-        snapshot: { ...snapshot, name: checkSnapshotName(snapshot.name) },
+        snapshot: snapshot.id > 0 ? snapshot : { ...snapshot, name: checkSnapshotName(snapshot.name) },
         targetDatabase,
         requestId: restore.requestId || context.requestId,
       };

@@ -22,6 +22,8 @@ type SnapshotMethods =
 
 /** Longest protection from compaction that may be asked for: 7 days. */
 const MAX_PROTECTION_SECONDS = 604_800;
+/** What the Milvus call answers with: names, all at once. */
+const ALL_NAMES = { partition: '', pageSize: 0, pageToken: '', all: false, namesOnly: true, sizes: false } as const;
 /** Longest life of a pin: 30 days. */
 const MAX_PIN_SECONDS = 2_592_000;
 
@@ -59,7 +61,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
     dropSnapshot: async (request, context) => {
       const name = checkSnapshotName(request.name);
       requireCollection(request.collectionName, 'drop snapshot');
-      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name };
+      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name, id: 0 };
       await coordinator.call(context, (leader, options) => leader.dropSnapshot(snapshot, options));
       return OK;
     },
@@ -68,7 +70,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
       requireCollection(request.collectionName, 'ListSnapshots');
       const database = context.database(request.dbName);
       const { snapshots } = await coordinator.call(context, (leader, options) =>
-        leader.listSnapshots({ database, collection: request.collectionName }, options),
+        leader.listSnapshots({ ...ALL_NAMES, database, collection: request.collectionName }, options),
       );
       return { status: OK, snapshots: snapshots.map((snapshot) => snapshot.name) };
     },
@@ -76,7 +78,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
     describeSnapshot: async (request, context) => {
       const name = checkSnapshotName(request.name);
       requireCollection(request.collectionName, 'describe snapshot');
-      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name };
+      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name, id: 0 };
       const info = await coordinator.call(context, (leader, options) => leader.describeSnapshot(snapshot, options));
       return {
         status: OK,
@@ -102,7 +104,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
         (leader, options) =>
           leader.restoreSnapshot(
             {
-              snapshot: { database, collection: request.collectionName, name },
+              snapshot: { database, collection: request.collectionName, name, id: 0 },
               targetDatabase: request.targetDbName || database,
               targetCollection: request.targetCollectionName,
               noIndex: false,
@@ -141,7 +143,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
       const name = checkSnapshotName(request.name);
       requireCollection(request.collectionName, 'pin snapshot data');
       const ttlSeconds = checkSeconds('ttl_seconds', request.ttlSeconds, MAX_PIN_SECONDS);
-      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name };
+      const snapshot = { database: context.database(request.dbName), collection: request.collectionName, name, id: 0 };
       const { pinId } = await coordinator.call(context, (leader, options) =>
         leader.pinSnapshot({ snapshot, ttlSeconds, requestId: context.requestId }, options),
       );

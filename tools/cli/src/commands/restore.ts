@@ -4,9 +4,9 @@ import type { Command } from 'commander';
 import { bytes, print, printOne, type Row } from '../output.ts';
 import { jobRow, watchJob } from '../restore-progress.ts';
 import { CommandError, EXIT, type Session, withSession } from '../session.ts';
+import { type NamingOptions, snapshotNamed, withNaming } from '../snapshot-name.ts';
 
-interface RestoreOptions {
-  readonly collection: string;
+interface RestoreOptions extends NamingOptions {
   readonly targetDatabase?: string;
   readonly mode?: string;
   /** commander's form of --no-index. */
@@ -50,7 +50,7 @@ async function start(session: Session, name: string, target: string, options: Re
   const { jobId: id, plan } = await session.admin.restoreSnapshot(
     {
       restore: {
-        snapshot: { database: session.database, collection: options.collection, name },
+        snapshot: snapshotNamed(session.database, name, options),
         targetDatabase: options.targetDatabase ?? '',
         targetCollection: target,
         noIndex: !options.index,
@@ -80,12 +80,10 @@ async function list(session: Session, collection: string): Promise<void> {
 /** `snapshot restore`, `snapshot clone` and `snapshot jobs`: what makes a collection of a snapshot. */
 export function addSnapshotRestoreCommands(snapshot: Command): void {
   const common = (name: string, what: string): Command =>
-    snapshot
-      .command(name)
+    withNaming(snapshot.command(name))
       .description(what)
-      .argument('<name>', 'snapshot')
+      .argument('<name>', 'snapshot; with --id its id')
       .argument('<target>', 'collection to make; must not exist')
-      .requiredOption('-c, --collection <name>', 'collection the snapshot was taken of')
       .option('--target-database <name>', 'database of the new collection (default: the same)')
       .option('--no-index', 'leave the indexes out')
       .option('--partitions <a,b>', 'only these partitions')
@@ -94,7 +92,10 @@ export function addSnapshotRestoreCommands(snapshot: Command): void {
 
   common('restore', 'restore a snapshot into a new collection')
     .option('--mode <mode>', 'copy, or reference for a clone that shares the objects (default: restore.mode of the server)')
-    .addHelpText('after', '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait')
+    .addHelpText(
+      'after',
+      '\nExample:\n  cairn snapshot restore -c packages before_upgrade packages_copy --wait\n  cairn snapshot restore --id 4711 packages_back --wait',
+    )
     .action(async (name: string, target: string, options: RestoreOptions, command: Command) =>
       withSession(command, (session) => start(session, name, target, options)),
     );

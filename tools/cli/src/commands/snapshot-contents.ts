@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { bytes, print, printOne } from '../output.ts';
-import { withSession } from '../session.ts';
+import { CommandError, withSession } from '../session.ts';
+import { type NamingOptions, snapshotNamed, withNaming } from '../snapshot-name.ts';
 import { type VerifyCommandOptions, verifySnapshot } from '../verify-snapshot.ts';
 import { collect } from './server.ts';
 
@@ -41,16 +42,18 @@ export function addSnapshotContentsCommands(program: Command): void {
       withSession(command, (session) => verifySnapshot(session, name, options)),
     );
 
-  snapshot
-    .command('diff')
+  withNaming(snapshot.command('diff'))
     .description('segments and stored rows that the second has and the first has not, and the other way, by partition')
     .argument('<from>', 'snapshot')
     .argument('<to>', 'snapshot of the same collection')
-    .requiredOption('-c, --collection <name>', 'collection')
-    .action(async (from: string, to: string, options: { collection: string }, command: Command) =>
+    .action(async (from: string, to: string, options: NamingOptions, command: Command) =>
       withSession(command, async (session) => {
-        const { database } = session;
-        const diff = await session.upkeep.diffSnapshots({ database, collection: options.collection, from, to }, session.options);
+        const [first, second] = [from, to].map((name) => snapshotNamed(session.database, name, options));
+        if (!first || !second) throw new CommandError('a comparison of two snapshots needs two', 2);
+        const { database, collection } = first;
+        const ids = { fromId: first.id, toId: second.id };
+        const request = { database, collection, from: first.name, to: second.name, ...ids };
+        const diff = await session.upkeep.diffSnapshots(request, session.options);
         const partitions = diff.partitions.map((one) => ({
           partition: one.partition,
           segments_added: one.segmentsAdded,

@@ -1,8 +1,10 @@
+import { SnapshotState } from '@cairn/proto/cairn/meta';
 import type { SnapshotInfo } from '@cairn/proto/cairn/services';
-import { CreateSnapshotRequest, DropSnapshotRequest, PinSnapshotDataRequest, UnpinSnapshotDataRequest } from '@cairn/proto/milvus/milvus';
+import { CreateSnapshotRequest, UnpinSnapshotDataRequest } from '@cairn/proto/milvus/milvus';
 import type { Command } from 'commander';
-import { bytes, print, printOne, type Row } from '../output.ts';
-import { CommandError, EXIT, must, withSession } from '../session.ts';
+import { bytes, duration, type Format, print, printOne, type Row } from '../output.ts';
+import { CommandError, EXIT, must, type Session, withSession } from '../session.ts';
+import { type NamingOptions, snapshotNamed, withNaming } from '../snapshot-name.ts';
 import { addSnapshotRestoreCommands } from './restore.ts';
 
 interface CollectionOption {
@@ -17,17 +19,64 @@ function whole(name: string, value: string): number {
   return number;
 }
 
-function snapshotRow(info: SnapshotInfo): Row {
+const STATES: Readonly<Record<SnapshotState, string>> = {
+  [SnapshotState.SNAPSHOT_PENDING]: 'Pending',
+  [SnapshotState.SNAPSHOT_COMMITTED]: 'Committed',
+  [SnapshotState.SNAPSHOT_DELETING]: 'Deleting',
+  [SnapshotState.SNAPSHOT_FAILED]: 'Failed',
+};
+
+/** For people in words, for programs in numbers. */
+function snapshotRow(info: SnapshotInfo, format: Format, nowMs: number): Row {
+  const people = format === 'table';
+  const ageMs = Math.max(0, nowMs - info.createdMs);
+  const size = (count: number) => (people ? bytes(count) : count);
   return {
+    id: info.id,
     name: info.name,
-    collection: info.collection,
     database: info.database,
+    collection: info.collection,
+    state: `${STATES[info.state]}${info.retained ? ', collection dropped' : ''}`,
     created: new Date(info.createdMs).toISOString(),
+    age: people ? duration(ageMs) : Math.floor(ageMs / 1_000),
     rows: info.rows,
-    bytes: bytes(info.bytes),
+    bytes: size(info.bytes),
+    exclusive: info.sizesKnown ? size(info.exclusiveBytes) : null,
+    shared: info.sizesKnown ? size(info.sharedBytes) : null,
     segments: info.segments,
     pins: info.pins,
   };
+}
+
+interface ListOptions extends CollectionOption {
+  readonly partition: string;
+  readonly allDatabases?: boolean;
+  readonly all?: boolean;
+  /** commander's form of --no-sizes. */
+  readonly sizes: boolean;
+  readonly pageSize: string;
+  readonly page: string;
+}
+
+async function list(session: Session, options: ListOptions): Promise<void> {
+  const reply = await session.admin.listSnapshots(
+    {
+      database: options.allDatabases ? '' : session.database,
+      collection: options.collection,
+      partition: options.partition,
+      pageSize: whole('--page-size', options.pageSize),
+      pageToken: options.page,
+      all: options.all ?? false,
+      namesOnly: false,
+      sizes: options.sizes,
+    },
+    session.options,
+  );
+  print(
+    session.format,
+    reply.snapshots.map((info) => snapshotRow(info, session.format, reply.nowMs)),
+  );
+  if (reply.nextPageToken !== '') console.error(`${reply.snapshots.length} of ${reply.total}; next page: --page ${reply.nextPageToken}`);
 }
 
 export function addSnapshotCommands(program: Command): void {
@@ -62,32 +111,25 @@ export function addSnapshotCommands(program: Command): void {
 
   snapshot
     .command('list')
-    .description('list snapshots, of one collection or of all')
+    .description('list snapshots, of one collection or of all; what only they keep, and what they share')
     .option('-c, --collection <name>', 'collection', '')
+    .option('--partition <name>', 'only those that hold this partition', '')
     .option('--all-databases', 'of every database')
-    .action(async (options: CollectionOption & { allDatabases?: boolean }, command: Command) =>
-      withSession(command, async (session) => {
-        const reply = await session.admin.listSnapshots(
-          { database: options.allDatabases ? '' : session.database, collection: options.collection },
-          session.options,
-        );
-        print(session.format, reply.snapshots.map(snapshotRow));
-      }),
-    );
+    .option('--all', 'also those of dropped collections, and those that are pending, failed or being deleted')
+    .option('--no-sizes', 'without exclusive and shared bytes, which take a look at every segment')
+    .option('--page-size <n>', 'so many at once (0: all)', '0')
+    .option('--page <token>', 'the page that the last one named', '')
+    .addHelpText('after', '\nExample:\n  cairn snapshot list -c packages -o json')
+    .action(async (options: ListOptions, command: Command) => withSession(command, (session) => list(session, options)));
 
-  snapshot
-    .command('describe')
+  withNaming(snapshot.command('describe'))
     .description('what a snapshot holds and where it lies')
-    .argument('<name>', 'snapshot')
-    .requiredOption('-c, --collection <name>', 'collection')
-    .action(async (name: string, options: CollectionOption, command: Command) =>
+    .argument('<name>', 'snapshot; with --id its id')
+    .action(async (name: string, options: NamingOptions, command: Command) =>
       withSession(command, async (session) => {
-        const info = await session.admin.describeSnapshot(
-          { database: session.database, collection: options.collection, name },
-          session.options,
-        );
+        const info = await session.admin.describeSnapshot(snapshotNamed(session.database, name, options), session.options);
         printOne(session.format, {
-          ...snapshotRow(info),
+          ...snapshotRow(info, session.format, session.runtime.now()),
           description: info.description,
           partitions: info.partitions,
           timestamp: info.ts,
@@ -103,25 +145,15 @@ export function addSnapshotCommands(program: Command): void {
 
   addSnapshotRestoreCommands(snapshot);
 
-  snapshot
-    .command('pin')
+  withNaming(snapshot.command('pin'))
     .description('keep a snapshot from being dropped; prints the pin id')
-    .argument('<name>', 'snapshot')
-    .requiredOption('-c, --collection <name>', 'collection')
+    .argument('<name>', 'snapshot; with --id its id')
     .option('--ttl <seconds>', 'how long (0: until unpinned; at most 2592000)', '0')
-    .action(async (name: string, options: CollectionOption & { ttl: string }, command: Command) =>
+    .action(async (name: string, options: NamingOptions & { ttl: string }, command: Command) =>
       withSession(command, async (session) => {
-        const reply = await session.milvus.pinSnapshotData(
-          PinSnapshotDataRequest.fromPartial({
-            name,
-            dbName: session.database,
-            collectionName: options.collection,
-            ttlSeconds: BigInt(whole('--ttl', options.ttl)),
-          }),
-          session.options,
-        );
-        must(reply.status);
-        printOne(session.format, { pin_id: Number(reply.pinId) });
+        const wanted = { snapshot: snapshotNamed(session.database, name, options), ttlSeconds: whole('--ttl', options.ttl), requestId: '' };
+        const { pinId } = await session.admin.pinSnapshot(wanted, session.options);
+        printOne(session.format, { pin_id: pinId });
       }),
     );
 
@@ -141,19 +173,12 @@ export function addSnapshotCommands(program: Command): void {
       }),
     );
 
-  snapshot
-    .command('drop')
+  withNaming(snapshot.command('drop'))
     .description('drop a snapshot; refused while it is pinned or being restored')
-    .argument('<name>', 'snapshot')
-    .requiredOption('-c, --collection <name>', 'collection')
-    .action(async (name: string, options: CollectionOption, command: Command) =>
+    .argument('<name>', 'snapshot; with --id its id')
+    .action(async (name: string, options: NamingOptions, command: Command) =>
       withSession(command, async (session) => {
-        must(
-          await session.milvus.dropSnapshot(
-            DropSnapshotRequest.fromPartial({ name, dbName: session.database, collectionName: options.collection }),
-            session.options,
-          ),
-        );
+        await session.admin.dropSnapshot(snapshotNamed(session.database, name, options), session.options);
         printOne(session.format, { dropped: name });
       }),
     );

@@ -30,12 +30,13 @@ export function addStatusCommand(program: Command): void {
         }));
         if (session.format !== 'table')
           return printOne(session.format, {
-            version: reply.version,
+            version: reply.cairnVersion,
+            milvus: reply.version,
             nodes: JSON.stringify(nodes),
             shards: JSON.stringify(shards),
             certificate_key: cluster?.certificateKey ?? '',
           });
-        console.log(`Cairn ${reply.version}\n`);
+        console.log(`Cairn ${reply.cairnVersion} (serves clients of Milvus ${reply.version})\n`);
         print('table', nodes);
         console.log('');
         print('table', shards);
