@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { races } from '../support/races.ts';
 import { kill, killPoints } from './kills.ts';
+import { createOverManySegments } from './many-segments.ts';
 import { raceUnderSeed } from './run-race.ts';
 
 const SEEDS = 12;
@@ -29,4 +30,10 @@ describe('races have one outcome', () => {
       for (const point of points) expect(await kill(operation, point)).toMatchObject({ problems: [] });
     });
   }
+
+  test('create with 10,000 segments while rows are written: all of them are in it, and no write is refused', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    expect(await createOverManySegments(10_000, 1)).toEqual([]);
+  });
 });

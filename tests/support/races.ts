@@ -377,6 +377,7 @@ export const races: Readonly<Record<string, Story>> = {
       drop = await race.client.dropSnapshot(race.name, 's');
     }
     race.must('drop once the pins are over', drop);
+    race.check(!(await race.listed('s')), 'it is dropped and listed');
     race.must('gc', await race.client.collectGarbage());
     await race.compare(race.name, race.model.now());
   },
