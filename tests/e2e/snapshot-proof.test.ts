@@ -86,6 +86,32 @@ describe.skipIf(!available.ok)(`a snapshot over MinIO ${available.reason}`, { ti
     );
   });
 
+  test('has the content hash of its restore and of its clone, and another as soon as a row is written', async () => {
+    const visible = async (collection: string, name: string) => {
+      for (;;) {
+        const found = await json('snapshot', 'describe', '-c', collection, name);
+        if (found['visible_hash'] !== null) return { hash: found['visible_hash'], rows: found['visible_rows'] };
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    };
+    const original = await visible('kept', 'proved');
+    for (const way of ['restore', 'clone']) {
+      expect((await cairn('snapshot', way, '-c', 'kept', 'proved', `${way}d`)).code).toBe(0);
+      expect((await cairn('snapshot', 'create', '-c', `${way}d`, 'again')).code).toBe(0);
+      expect(await visible(`${way}d`, 'again'), way).toEqual(original);
+    }
+    const sdk = new MilvusClient({ address: server.address });
+    const { schema } = await sdk.describeCollection({ collection_name: 'cloned' });
+    const key = schema.fields.find((field) => field.is_primary_key);
+    const gone = await sdk.delete({ collection_name: 'cloned', filter: `${key?.name} ${key?.data_type === 'VarChar' ? '>= ""' : '>= 0'}` });
+    expect(Number(gone.delete_cnt)).toBeGreaterThan(0);
+    await sdk.closeConnection();
+    expect((await cairn('snapshot', 'create', '-c', 'cloned', 'emptied')).code).toBe(0);
+    const emptied = await visible('cloned', 'emptied');
+    expect(emptied.hash).not.toBe(original.hash);
+    expect(emptied.rows).toBe(Number(original.rows) - Number(gone.delete_cnt));
+  });
+
   test('is drilled: every row counted and hashed, vectors found, nothing left but a certificate that anyone can verify offline', async () => {
     const drilled = await json('snapshot', 'drill', '-c', 'kept', 'proved');
     const whole = await json('snapshot', 'verify', '-c', 'kept', 'proved', '--deep');
