@@ -96,7 +96,7 @@ describe.skipIf(!available.ok)(`a snapshot over MinIO ${available.reason}`, { ti
     };
     const original = await visible('kept', 'proved');
     for (const way of ['restore', 'clone']) {
-      expect((await cairn('snapshot', way, '-c', 'kept', 'proved', `${way}d`)).code).toBe(0);
+      expect((await cairn('snapshot', way, '-c', 'kept', 'proved', `${way}d`, '--wait')).code).toBe(0);
       expect((await cairn('snapshot', 'create', '-c', `${way}d`, 'again')).code).toBe(0);
       expect(await visible(`${way}d`, 'again'), way).toEqual(original);
     }

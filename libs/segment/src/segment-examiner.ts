@@ -90,7 +90,7 @@ export class SegmentExaminer {
     // Copies: the object's bytes are not kept.
     this.#timestamps = timestamps.values.slice();
     this.#order = this.#record.sorted ? undefined : sortOrder(keys, this.#timestamps);
-    this.#keys = takeColumn(keys, this.#order ?? Int32Array.from({ length: keys.length }, (_, row) => row));
+    this.#keys = takeColumn(keys, this.#order ?? asTheyLie(keys.length));
     for (const [fieldId, column] of hashedColumns(columns)) yield* this.#mix(fieldId, column);
     // Defaults of fields that were added later stand where compaction would have put them: among the scalars, by field id.
     yield* this.#defaults(columns);
@@ -153,4 +153,10 @@ export class SegmentExaminer {
 /** Fields that rows without their column have a value of all the same: a default, or the empty object of `$meta`. */
 function lateFields(schema: CollectionSchema, stored: ReadonlySet<number>): Field[] {
   return schema.fields.filter((field) => !stored.has(field.id) && (field.defaultValue !== undefined || field.isDynamic));
+}
+
+function asTheyLie(rows: number): Int32Array {
+  const order = new Int32Array(rows);
+  for (let row = 0; row < rows; row++) order[row] = row;
+  return order;
 }

@@ -3,7 +3,7 @@ import type { ObjectStore } from '@cairn/objects';
 import type { DeltaLogRecord, ObjectRef, SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { Deletes } from './deletes.ts';
 import { readDeltaLog } from './delta-log.ts';
-import type { ExaminerPool } from './examiner-pool.ts';
+import type { Examiner, ExaminerPool } from './examiner-pool.ts';
 import { type ExaminedSegment, tablesOf } from './segment-examiner.ts';
 import { mayDelete } from './snapshot-content.ts';
 
@@ -53,34 +53,80 @@ export interface ExaminationParts {
   /** Of the snapshot: an encoded CollectionSchema. */
   readonly schema: Uint8Array;
   readonly deletes: DeleteReader;
+  readonly ahead?: ReadAhead;
   /** Awaited before so many bytes are read. */
   readonly throttle?: (bytes: number) => Promise<void>;
+}
+
+/** Bytes of objects that are read for segments which wait for an examiner. */
+const AHEAD_BYTES = 96 * 1024 * 1024;
+
+/** Room for objects that are read before there is an examiner for them: reading and hashing then go on at the same time. */
+export class ReadAhead {
+  #free = AHEAD_BYTES;
+
+  /** False when there is no room: the object is read when its turn comes. */
+  take(bytes: number): boolean {
+    if (bytes > this.#free) return false;
+    this.#free -= bytes;
+    return true;
+  }
+
+  release(bytes: number): void {
+    this.#free += bytes;
+  }
 }
 
 /**
  * Reads all rows of a segment: lengths, checksums, Arrow, row counts, content hash. Reading an object goes on while the one before is hashed.
  * ObjectNotFound and ObjectDamaged name the object.
  */
-export function examineSegment(parts: ExaminationParts, record: SegmentRecord): Promise<ExaminedSegment> {
-  const { objects, pool, schema, deletes } = parts;
-  return pool.use(async (examiner) => {
-    let before: Promise<unknown> = examiner.run({ op: 'begin', record, schema });
-    for (const ref of tablesOf(record)) {
-      const bytes = await fetchBytes(parts, objects, ref).catch(async (error: unknown) => {
-        await before.catch(() => undefined);
-        throw error;
-      });
-      await before;
-      before = examiner.run({ op: 'add', ref, bytes });
-      // Awaited at the next turn; until then a failure is nobody's.
-      before.catch(() => undefined);
+export async function examineSegment(parts: ExaminationParts, record: SegmentRecord): Promise<ExaminedSegment> {
+  const tables = tablesOf(record);
+  const ahead = new Map<ObjectRef, Promise<Uint8Array>>();
+  for (const ref of tables) {
+    if (!parts.ahead?.take(ref.size)) break;
+    const reading = fetchBytes(parts, ref);
+    reading.catch(() => undefined);
+    ahead.set(ref, reading);
+  }
+  const bytesOf = async (ref: ObjectRef): Promise<Uint8Array> => {
+    const reading = ahead.get(ref);
+    if (!reading) return fetchBytes(parts, ref);
+    try {
+      return await reading;
+    } finally {
+      if (ahead.delete(ref)) parts.ahead?.release(ref.size);
     }
+  };
+  try {
+    return await parts.pool.use((examiner) => examineWith(examiner, parts, record, tables, bytesOf));
+  } finally {
+    for (const ref of ahead.keys()) parts.ahead?.release(ref.size);
+  }
+}
+
+async function examineWith(
+  examiner: Examiner,
+  { schema, deletes }: ExaminationParts,
+  record: SegmentRecord,
+  tables: readonly ObjectRef[],
+  bytesOf: (ref: ObjectRef) => Promise<Uint8Array>,
+): Promise<ExaminedSegment> {
+  let before: Promise<unknown> = examiner.run({ op: 'begin', record, schema });
+  before.catch(() => undefined);
+  for (const ref of tables) {
+    const bytes = await bytesOf(ref);
     await before;
-    for await (const some of deletes.of(record)) await examiner.run({ op: 'remove', deletes: some });
-    const examined = await examiner.run({ op: 'finish' });
-    assert(examined !== undefined, `segment ${record.id}: an examination without a result`);
-    return examined;
-  });
+    before = examiner.run({ op: 'add', ref, bytes });
+    // Awaited at the next turn; until then a failure is nobody's.
+    before.catch(() => undefined);
+  }
+  await before;
+  for await (const some of deletes.of(record)) await examiner.run({ op: 'remove', deletes: some });
+  const examined = await examiner.run({ op: 'finish' });
+  assert(examined !== undefined, `segment ${record.id}: an examination without a result`);
+  return examined;
 }
 
 /** Reads an object whose rows are not hashed: length and checksum, and with `rows` that it is a table of so many. */
@@ -89,13 +135,13 @@ export async function examineObject(
   ref: ObjectRef,
   rows?: number,
 ): Promise<void> {
-  const bytes = await fetchBytes(parts, parts.objects, ref);
+  const bytes = await fetchBytes(parts, ref);
   await parts.pool.use(async (examiner) => {
     await examiner.run({ op: 'check', ref, bytes, rows });
   });
 }
 
-async function fetchBytes(parts: Pick<ExaminationParts, 'throttle'>, objects: ObjectStore, ref: ObjectRef): Promise<Uint8Array> {
-  await parts.throttle?.(ref.size);
+async function fetchBytes({ throttle, objects }: Pick<ExaminationParts, 'throttle' | 'objects'>, ref: ObjectRef): Promise<Uint8Array> {
+  await throttle?.(ref.size);
   return objects.get(ref.key);
 }

@@ -13,6 +13,7 @@ import {
   formatHash,
   isSeenAsStored,
   parseHash,
+  ReadAhead,
   type RowSum,
   readSnapshot,
   type SnapshotBundle,
@@ -72,6 +73,7 @@ export class SnapshotVerifier {
   readonly #objects: ObjectStore;
   readonly #runtime: Runtime;
   readonly #pool: ExaminerPool;
+  readonly #ahead = new ReadAhead();
 
   constructor({ objects, runtime, pool }: { readonly objects: ObjectStore; readonly runtime: Runtime; readonly pool: ExaminerPool }) {
     this.#objects = objects;
@@ -143,6 +145,7 @@ export class SnapshotVerifier {
       pool: this.#pool,
       schema: bundle.definition.collection?.schema ?? new Uint8Array(),
       deletes: new DeleteReader(this.#objects, bundle.deltaLogs),
+      ahead: this.#ahead,
       ...(throttle ? { throttle } : {}),
     };
   }
