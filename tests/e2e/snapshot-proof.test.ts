@@ -101,6 +101,7 @@ describe.skipIf(!available.ok)(`a snapshot over MinIO ${available.reason}`, { ti
       expect(await visible(`${way}d`, 'again'), way).toEqual(original);
     }
     const sdk = new MilvusClient({ address: server.address });
+    await sdk.loadCollectionSync({ collection_name: 'cloned' });
     const { schema } = await sdk.describeCollection({ collection_name: 'cloned' });
     const key = schema.fields.find((field) => field.is_primary_key);
     const gone = await sdk.delete({ collection_name: 'cloned', filter: `${key?.name} ${key?.data_type === 'VarChar' ? '>= ""' : '>= 0'}` });

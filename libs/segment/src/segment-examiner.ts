@@ -112,16 +112,15 @@ export class SegmentExaminer {
     for (const [fieldId, column] of hashedColumns(seen)) yield* this.#seen.mix(fieldId, column);
   }
 
-  /** Deletes of the segment's shard and partition, those of one log at a time; later ones than the segment's as_of are left out. */
+  /** Deletes of the segment's shard and partition, those of one log at a time, up to that log's as_of. */
   *remove(deletes: Deletes): Generator<void, void> {
     const keys = this.#keys;
     assert(keys !== undefined, `segment ${this.#record.id}: deletes before its keys`);
-    const { rows, asOf } = this.#record;
+    const { rows } = this.#record;
     const bits = this.#visible();
     for (let i = 0; i < deletes.ts.length; i++) {
       if (i % DELETE_SLICE === DELETE_SLICE - 1) yield;
       const [ts, readTs] = [deletes.ts[i], deletes.readTs[i]];
-      if (asOf > 0 && ts > asOf) continue;
       for (let at = lowerBound(keys, deletes.keys, i); at < rows && compareKeyRows(keys, at, deletes.keys, i) === 0; at++) {
         const row = this.#order === undefined ? at : this.#order[at];
         if (deleteHits(this.#timestamps[row], ts, readTs)) bits[row >> 3] &= ~(1 << (row & 7));

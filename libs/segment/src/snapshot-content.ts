@@ -4,13 +4,16 @@ import { decodeSchema } from '@cairn/schema';
 import { addHashes, formatHash, parseHash } from './row-hash.ts';
 import type { SnapshotContent } from './snapshot-metadata.ts';
 
-/** False when no delete of the log can hit a row of the segment: another shard or partition, or none between the oldest row and the mask. */
+/**
+ * False when no delete of the log can hit a row of the segment: another shard or partition, all older than the oldest row, or all after the log's mask.
+ * The mask of the segment is for its rows alone: rows that a clone got at T may be deleted later.
+ */
 export function mayDelete(log: DeltaLogRecord, segment: SegmentRecord): boolean {
   return (
     log.shard === segment.shard &&
     (log.partitionId === 0 || log.partitionId === segment.partitionId) &&
     log.maxTs > segment.minTs &&
-    (segment.asOf === 0 || log.minTs <= segment.asOf)
+    (log.asOf === 0 || log.minTs <= log.asOf)
   );
 }
 

@@ -1,7 +1,7 @@
 import { assert } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { DeltaLogRecord, ObjectRef, SegmentRecord } from '@cairn/proto/cairn/meta';
-import type { Deletes } from './deletes.ts';
+import { type Deletes, deletesAsOf } from './deletes.ts';
 import { readDeltaLog } from './delta-log.ts';
 import type { Examiner, ExaminerPool } from './examiner-pool.ts';
 import { type ExaminedSegment, tablesOf } from './segment-examiner.ts';
@@ -24,7 +24,8 @@ export class DeleteReader {
 
   /** Deletes that may hit rows of the segment, log by log. ObjectNotFound and ObjectDamaged name the log. */
   async *of(segment: SegmentRecord): AsyncGenerator<Deletes> {
-    for (const log of this.#logs) if (log.object && mayDelete(log, segment)) yield this.#read(log.id, log.object);
+    for (const log of this.#logs)
+      if (log.object && mayDelete(log, segment)) yield deletesAsOf(await this.#read(log.id, log.object), log.asOf);
   }
 
   #read(id: number, object: ObjectRef): Promise<Deletes> {

@@ -75,9 +75,9 @@ async function segmentOf(batch: ColumnBatch, asOf = 0, schema = schemaOf()): Pro
   return SegmentRecord.fromPartial({ id: 5, partitionId: 8, prefix, sorted: true, asOf, objects: refs, ...written });
 }
 
-async function logOf(id: number, keys: readonly number[], ts: number, readTs = 0): Promise<DeltaLogRecord> {
+async function logOf(id: number, keys: readonly number[], ts: number, readTs = 0, asOf = 180): Promise<DeltaLogRecord> {
   const { object, ...written } = await writeDeltaLog(objects, `deltas/${id}`, deletesOf(keyColumn(keys.map(BigInt)), ts, readTs));
-  return DeltaLogRecord.fromPartial({ id, object, ...written });
+  return DeltaLogRecord.fromPartial({ id, object, asOf, ...written });
 }
 
 const examine = (record: SegmentRecord, logs: DeltaLogRecord[] = [], schema = schemaOf(), by = pool): Promise<ExaminedSegment> =>
@@ -120,6 +120,15 @@ describe('an examined segment', () => {
     const expected = seen(batch, 180, deletes);
     expect(expected.length).toBeLessThan(395);
     expect(visible).toEqual({ rows: expected.length, hash: parseHash(await contentHash(expected, runtime)) });
+  });
+
+  it('rows that a clone got at its as_of may be deleted later: the mask of a log is its own', async () => {
+    const record = await segmentOf(batch, 180);
+    const later = await logOf(9, [20, 21], 400, 0, 500);
+    const expected = seen(batch, 180, [...deletes, { keys: [20, 21], ts: 180, readTs: 0 }]);
+    const { visible } = await examine(record, [...(await logs()), later]);
+    expect(visible).toEqual({ rows: expected.length, hash: parseHash(await contentHash(expected, runtime)) });
+    expect(visible.rows).toBeLessThan(seen(batch, 180, deletes).length);
   });
 
   it('visible rows hash the same after compaction and over another number of shards', async () => {

@@ -2,11 +2,13 @@ import { HIDDEN_PREFIX, keys } from '@cairn/catalog';
 import { CollectionRecord, CollectionState, type DrillRecord, DrillState } from '@cairn/proto/cairn/meta';
 import type { CheckResponse, ListCertificatesResponse } from '@cairn/proto/cairn/upkeep';
 import { verifyCertificate } from '@cairn/segment';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { DataCoordService } from '../src/index.ts';
 import { flushRealDeletes, flushRows } from './contents.ts';
 import { World } from './world.ts';
 
+// Worker threads are slow to start on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 const ROWS = 50;
 const context = undefined as never;
 const request = { database: '', collection: 'books', name: 's', requestId: '' };
@@ -46,7 +48,7 @@ const certificates = async () =>
     context,
   )) as ListCertificatesResponse;
 async function over(id: number): Promise<DrillRecord> {
-  await world.until(async () => (await get(id)).state !== DrillState.DRILL_RUNNING, 'the drill is over');
+  await world.until(async () => (await get(id)).state !== DrillState.DRILL_RUNNING, 'the drill is over', 60_000);
   return get(id);
 }
 async function leftovers(): Promise<string[]> {
