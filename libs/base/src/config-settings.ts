@@ -91,7 +91,11 @@ export const settings = {
     timeoutMs: milliseconds(2 * MINUTE, 'longest wait of a Flush request', 1),
   },
   streaming: {
-    maxGrowingBytes: bytes(1024 * MiB, 'rows of a node that are not flushed yet; above it writes get "rate limited"', 1 * MiB),
+    maxGrowingBytes: bytes(
+      1024 * MiB,
+      'rows in the memory of a node, not flushed or not served by a datanode yet; above it writes get "rate limited"',
+      1 * MiB,
+    ),
     maxWaitingBytes: bytes(128 * MiB, 'writes of a channel that are not durable yet; above it writes get "rate limited"', 64 * KiB),
     maxWaitingWrites: integer(4096, 'writes of a channel that are not durable yet, in number', 1),
     repeatWindowMs: milliseconds(10 * MINUTE, 'how long at least a repeated request id gets the answer of the first', 0),
@@ -121,6 +125,19 @@ export const settings = {
     maxArrayCapacity: integer(4096, 'elements of an array', 1),
     maxJsonBytes: bytes(64 * KiB, 'one JSON value', 1),
     maxExpressionBytes: bytes(1 * MiB, 'one filter', 1),
+  },
+  quota: {
+    insertBytesPerSecond: bytes(0, 'inserts and upserts of a proxy, bytes a second; 0: no limit'),
+    collectionInsertBytesPerSecond: bytes(0, 'the same of each collection'),
+    deleteBytesPerSecond: bytes(0, 'deletes of a proxy, bytes of filters a second; 0: no limit'),
+    searchVectorsPerSecond: integer(0, 'query vectors of searches of a proxy a second; 0: no limit'),
+    collectionSearchVectorsPerSecond: integer(0, 'the same of each collection'),
+    queriesPerSecond: integer(0, 'queries of a proxy a second; 0: no limit'),
+    collectionQueriesPerSecond: integer(0, 'the same of each collection'),
+    flushesPerSecond: integer(0, 'flushes of collections of a proxy a second; 0: no limit'),
+    ddlPerSecond: integer(0, 'changes of the catalog of a proxy a second; 0: no limit'),
+    denyWriting: flag(false, 'refuse every write with "force deny"'),
+    denyReading: flag(false, 'refuse every search and query with "force deny"'),
   },
   control: { resultRetentionMs: milliseconds(1 * HOUR, 'how long the answer to a catalog change is kept for repeats', 1 * SECOND) },
   snapshot: {

@@ -22,6 +22,7 @@ import { CoordinatorClient } from './coordinator-client.ts';
 import { failureReply, type MilvusHandlers, milvusCodecs, milvusMethods, RAW_UNIMPLEMENTED } from './milvus-methods.ts';
 import type { ProxyParts } from './parts.ts';
 import { ProxyCatalog } from './proxy-catalog.ts';
+import { Quota } from './quota.ts';
 import { RequestContext } from './request-context.ts';
 import { AutoIds, ReadTimestamps } from './sequences.ts';
 import { ShardOwners } from './shard-owners.ts';
@@ -52,6 +53,13 @@ export interface ProxyOptions {
 
 type AnyArea = Readonly<Record<string, ((request: never, context: RequestContext) => Promise<unknown>) | undefined>>;
 
+/** Methods that change the catalog: `quota.ddlPerSecond`. */
+const DDL: ReadonlySet<string> = new Set([
+  ...['createCollection', 'dropCollection', 'renameCollection', 'alterCollection', 'alterCollectionField', 'addCollectionField'],
+  ...['createPartition', 'dropPartition', 'createIndex', 'dropIndex', 'alterIndex', 'createAlias', 'dropAlias', 'alterAlias'],
+  ...['createDatabase', 'dropDatabase', 'alterDatabase', 'loadCollection', 'releaseCollection', 'loadPartitions', 'releasePartitions'],
+]);
+
 /** The public face: Milvus's service, its telemetry service and `cairn.admin.v1` on one port. Keeps no state that is not in the catalog. */
 export class ProxyService implements Service {
   readonly name = 'proxy';
@@ -71,6 +79,7 @@ export class ProxyService implements Service {
       catalog: new ProxyCatalog(catalog),
       coordinator,
       owners: new ShardOwners(meta, transport, runtime, logger),
+      quota: new Quota(config, runtime),
       autoIds: new AutoIds(coordinator),
       readTimestamps: new ReadTimestamps(coordinator, runtime, this.#stopping.signal),
       runtime,
@@ -156,6 +165,7 @@ export class ProxyService implements Service {
     let outcome: CodeName | 'ok' = 'ok';
     try {
       if (!work) throw notSupported(method.name);
+      if (DDL.has(name)) this.#parts.quota.ddl();
       const context = new RequestContext(call, runtime, config.proxy.requestTimeoutMs);
       return await this.#places.run(() => work(request, context));
     } catch (thrown) {

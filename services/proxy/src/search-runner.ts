@@ -28,6 +28,7 @@ export async function runSearch(
   scope: SearchScope,
 ): Promise<SearchOutcome> {
   const { entry, plan, params, groupBy } = search;
+  parts.quota.read(entry, 'search', plan.nq);
   const results = await Promise.all(
     search.shards.map((shard) => {
       const request = {

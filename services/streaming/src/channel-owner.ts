@@ -60,7 +60,7 @@ export interface OwnerOptions {
   readonly logger: Logger;
   readonly settings: StreamingSettings;
   readonly views: ViewKeeper;
-  /** Unflushed bytes of all channels of the node. */
+  /** Bytes of rows in memory, of all channels of the node. */
   growingBytes(): number;
   /** Reads of the node's shards, growing and sealed rows. */
   query(request: ShardQueryRequest, context: CallContext): Promise<QueryResult>;

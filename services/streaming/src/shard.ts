@@ -184,6 +184,13 @@ export class Shard {
     return { rows, bytes };
   }
 
+  /** Bytes of rows in memory: not flushed, or flushed and still read here until a datanode serves them. */
+  get memoryBytes(): number {
+    let bytes = this.unflushed().bytes;
+    for (const { segment } of this.#retained.values()) bytes += segment.bytes;
+    return bytes;
+  }
+
   /** The first write that is not sealed yet: its sequence, and when it came (monotonic ms). */
   get unsealedSince(): { readonly sequence: number; readonly atMs: number } | undefined {
     return this.#unsealedSince;

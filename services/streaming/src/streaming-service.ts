@@ -257,7 +257,7 @@ export class StreamingService implements Service {
     const nowMs = this.#options.runtime.monotonic();
     if (nowMs - this.#growingBytes.atMs > GROWING_BYTES_STALE_MS) {
       let value = 0;
-      for (const owner of this.#owners.values()) for (const shard of owner.shards) value += shard.unflushed().bytes;
+      for (const owner of this.#owners.values()) for (const shard of owner.shards) value += shard.memoryBytes;
       this.#growingBytes = { value, atMs: nowMs };
       growingBytes.record(value);
     }

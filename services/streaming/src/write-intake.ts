@@ -21,7 +21,7 @@ export interface WriteIntakeOptions {
   readonly rowIds: IdReserve;
   readonly runtime: Runtime;
   readonly settings: StreamingSettings;
-  /** Unflushed bytes of all channels of the node. */
+  /** Bytes of rows in memory, of all channels of the node. */
   growingBytes(): number;
   /** Reads of this channel's shards, for partial updates. */
   query(request: ShardQueryRequest, context: CallContext): Promise<QueryResult>;
@@ -118,6 +118,8 @@ export class WriteIntake {
     }
     const growing = this.#options.growingBytes();
     if (growing > settings.maxGrowingBytes)
-      refuse(`${growing} bytes are not flushed yet, streaming.maxGrowingBytes is ${settings.maxGrowingBytes}`);
+      refuse(
+        `${growing} bytes of rows are in memory, not flushed or not served by a datanode yet, streaming.maxGrowingBytes is ${settings.maxGrowingBytes}`,
+      );
   }
 }

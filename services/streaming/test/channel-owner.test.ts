@@ -201,6 +201,52 @@ describe('write', () => {
   });
 });
 
+describe('a writer that outruns the store', () => {
+  it('gets code 8, memory stays within the limit and one write, and it goes on once the store keeps up', async () => {
+    const limit = 200_000;
+    await open({ settings: { maxGrowingBytes: limit, segmentMaxRows: 100 } });
+    world.objectFaults = ({ operation }) => (operation === 'put' ? { delayMs: 30 } : undefined);
+    let refused = 0;
+    let most = 0;
+    let largest = 0;
+    let written = 0;
+    for (; written < 40; ) {
+      const before = memoryBytes();
+      try {
+        await world.owner.write(world.request(0, { rows: rowsOf(written * 100, 100) }), callContext());
+        written++;
+        largest = Math.max(largest, memoryBytes() - before);
+      } catch (error) {
+        expect(error).toMatchObject({ codeName: 'RateLimit', code: 8, retriable: true });
+        refused++;
+        await world.runtime.sleep(5);
+      }
+      most = Math.max(most, memoryBytes());
+    }
+    expect(refused).toBeGreaterThan(0);
+    expect(most).toBeLessThanOrEqual(limit + largest);
+    await flush(0);
+    expect(memoryBytes()).toBe(0);
+    expect(await world.flushedRows(0, world.oracle.now())).toHaveLength(4_000);
+  });
+
+  it('is held off by rows too that are flushed and that no datanode serves yet', async () => {
+    world = new World({ settings: { maxGrowingBytes: 20_000, segmentMaxRows: 100 } });
+    world.views = { refresh: () => {}, isServed: () => true, flushed: () => {}, remove: () => {} };
+    await world.create();
+    await world.assign();
+    await world.owner.write(world.request(0, { rows: rowsOf(1, 200) }), callContext());
+    await flush(0);
+    const more = () => world.owner.write(world.request(0, { rows: rowsOf(300, 1) }), callContext());
+    await expect(more()).rejects.toMatchObject({ code: 8, retriable: true });
+    const segments = await world.segments();
+    for (const shard of world.owner.shards) for (const { id } of segments) shard.drop(id);
+    await more();
+  });
+});
+
+const memoryBytes = (): number => [...world.owner.shards].reduce((sum, shard) => sum + shard.memoryBytes, 0);
+
 describe('flush', () => {
   it('moves everything acknowledged into segments and delta logs, and the checkpoint with them', async () => {
     await open();

@@ -213,7 +213,7 @@ export class World {
       logger: silentLogger,
       settings: this.settings,
       views: this.views,
-      growingBytes: () => [...owner.shards].reduce((sum, shard) => sum + shard.unflushed().bytes, 0),
+      growingBytes: () => [...owner.shards].reduce((sum, shard) => sum + shard.memoryBytes, 0),
       query: (request, context) => this.query(request, context),
       onEnded: () => {},
     });

@@ -37,6 +37,7 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
     const partial = request.partialUpdate || request.fieldOps.length > 0;
     const resolved = await catalog.resolveLive(context.database(request.dbName), request.collectionName);
     const entry = await checkSchemaTimestamp(parts, resolved, request.schemaTimestamp);
+    parts.quota.write(entry, upsert ? 'upsert' : 'insert', request.bytes);
     const partitions = await targetPartitions(parts, entry, request.partitionName);
     const rows = await prepareRows(parts, context, entry, request, partial ? 'partial' : upsert ? 'upsert' : 'insert');
     if (upsert && rows.sentKeys) refuseDuplicateKeys(rows.sentKeys, entry.schema.primaryKey.name);
@@ -64,6 +65,7 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
 
     delete: async (request, context) => {
       const entry = await catalog.resolveLive(context.database(request.dbName), request.collectionName);
+      parts.quota.write(entry, 'delete', request.expr.length);
       const partition =
         request.partitionName === '' ? undefined : await catalog.retrySynced(() => catalog.partition(entry, request.partitionName));
       const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues));

@@ -25,7 +25,9 @@ interface CollectionFlush {
 export function flushArea(parts: ProxyParts): Area<FlushMethods> {
   const { catalog, coordinator, owners } = parts;
 
-  const flushCollection = async (context: RequestContext, { record }: CollectionEntry): Promise<CollectionFlush> => {
+  const flushCollection = async (context: RequestContext, entry: CollectionEntry): Promise<CollectionFlush> => {
+    const { record } = entry;
+    parts.quota.write(entry, 'flush', 1);
     const shards = shardsOf(record);
     const replies = await Promise.all(
       shards.map((shard) =>

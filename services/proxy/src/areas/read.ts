@@ -135,6 +135,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
 
     query: async (request, context) => {
       const { entry, ids } = await open(request, context, 5);
+      parts.quota.read(entry, 'query', 1);
       const { primaryKey } = entry.schema;
       const { limit, offset, ignoreGrowing, iterator, ...params } = readQueryParams(request.queryParams, parts.config.limits);
       const counting = request.outputFields.length === 1 && request.outputFields[0].trim().toLowerCase() === COUNT;
