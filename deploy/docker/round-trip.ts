@@ -4,7 +4,7 @@
  *
  *   CAIRN_ADDRESS=HOST:PORT node round-trip.ts       --warm: only loads what it and every role import (fills the compile cache at image build)
  */
-import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
+import { setFlagsFromString } from 'node:v8';
 
 const ROWS = 300;
 const DIM = 16;
@@ -12,9 +12,13 @@ const RESTORE_MS = 60_000;
 const CALL_MS = 20_000;
 
 if (process.argv.includes('--warm')) {
+  // Compiled code is good only under the flags it was compiled under: those of tools/cli/src/main.ts.
+  setFlagsFromString('--external-memory-accounted-in-global-limit');
   await import('@cairn/standalone');
+  await Promise.all([import('@cairn/meta/etcd'), import('@cairn/objects/s3'), import('@cairn/wal/jetstream')]);
   process.exit(0);
 }
+const { DataType, MilvusClient } = await import('@zilliz/milvus2-sdk-node');
 
 const address = process.env['CAIRN_ADDRESS'] ?? '127.0.0.1:19530';
 const collection = `round_trip_${Date.now()}`;
