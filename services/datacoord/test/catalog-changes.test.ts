@@ -2,6 +2,7 @@ import { hasCode } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { scan } from '@cairn/meta';
 import { ChannelRecord, CollectionRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
+import { decodeSchema } from '@cairn/schema';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Change } from '../src/changes/table.ts';
 import { World } from './world.ts';
@@ -55,6 +56,27 @@ describe('catalog changes', () => {
     await world.coordinator('b');
     expect((await world.createCollection('b', 'books', 'request-1')).id).toBe(one.id);
     expect(await count('catalog/collection/')).toBe(1);
+  });
+
+  test('the dynamic field is switched on as a new field, and never off', async () => {
+    world = new World();
+    await world.coordinator('a');
+    const { id } = await world.createCollection('a', 'books');
+    const alter = (value: string, deleteKeys: string[] = []) =>
+      world.submit('a', {
+        $case: 'alterCollection',
+        value: { database: 'default', name: 'books', properties: value === '' ? [] : [{ key: 'dynamicfield.enabled', value }], deleteKeys },
+      });
+    const before = await record(CollectionRecord, keys.collection(id));
+    await alter('false');
+    expect(await record(CollectionRecord, keys.collection(id))).toMatchObject({ schemaVersion: before?.schemaVersion });
+    await alter('true');
+    const after = await record(CollectionRecord, keys.collection(id));
+    expect(after).toMatchObject({ schemaVersion: (before?.schemaVersion ?? 0) + 1, maxFieldId: 103, properties: before?.properties });
+    const schema = decodeSchema(after?.schema ?? new Uint8Array());
+    expect(schema.dynamicField).toMatchObject({ id: 103, name: '$meta', isDynamic: true });
+    for (const refused of [alter('false'), alter('maybe'), alter('', ['dynamicfield.enabled'])])
+      await expect(refused).rejects.toMatchObject({ codeName: 'InvalidParameter' });
   });
 
   test('the same collection again is success, a different one under its name is refused, a dropped name is free', async () => {

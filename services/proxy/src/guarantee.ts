@@ -36,8 +36,8 @@ async function byLevel(parts: ProxyParts, level: number, sent: bigint): Promise<
     case ConsistencyLevel.Eventually:
       return 0;
     default:
-      // Session, Customized: the client's own last write.
-      return sent === STRONG_MARK ? 0 : bySent(parts, sent);
+      // Session, Customized: the client's own last write. One that does not say when that was may have written by another proxy: all of it is read.
+      return bySent(parts, sent);
   }
 }
 

@@ -213,6 +213,9 @@ describe('a query', () => {
     expect(await guarantee(0)).toBeGreaterThan(first);
     expect(await guarantee(2)).toBeGreaterThan(0);
     expect(await guarantee(3)).toBe(0);
+    // A session that does not say when it wrote last: everything before now.
+    const before = await guarantee(0);
+    expect(await guarantee(1)).toBeGreaterThan(before);
   });
 
   test.each([

@@ -2,6 +2,7 @@ import { CairnError } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { CollectionRecord, CollectionState, type DatabaseRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
 import type { AlterCollection, CreateCollection, DropCollection, RenameCollection } from '@cairn/proto/cairn/wal';
+import { decodeSchema, dynamicField, encodeSchema, makeSchema } from '@cairn/schema';
 import type { CatalogState } from '../catalog-state.ts';
 import { alterProperties, type ChangeHandler, checkName, effects, putRecord, sameProperties } from './change.ts';
 
@@ -134,11 +135,34 @@ function liveByName(state: CatalogState, database: DatabaseRecord, name: string)
   return state.resolveLive(database.name, name).collection;
 }
 
+/** No property of the record: it says whether the schema has a dynamic field. */
+const DYNAMIC_PROPERTY = 'dynamicfield.enabled';
+
+/** Switches the dynamic field on; rows written before have `{}`. It cannot be switched off: its keys would be lost. */
+function withDynamicField(collection: CollectionRecord, { value }: { readonly value: string }): CollectionRecord {
+  const wanted = value.toLowerCase();
+  if (wanted !== 'true' && wanted !== 'false')
+    throw new CairnError('InvalidParameter', `invalid ${DYNAMIC_PROPERTY} value: ${value}, expected true or false`);
+  const schema = decodeSchema(collection.schema);
+  if (schema.enableDynamicField === (wanted === 'true')) return collection;
+  if (schema.enableDynamicField)
+    throw new CairnError('InvalidParameter', `the dynamic field of collection ${collection.name} cannot be disabled`);
+  const id = collection.maxFieldId + 1;
+  const fields = [...schema.fields, dynamicField(id)];
+  return {
+    ...collection,
+    schema: encodeSchema(makeSchema({ ...schema, fields, enableDynamicField: true })),
+    maxFieldId: id,
+    schemaVersion: collection.schemaVersion + 1,
+  };
+}
+
 export const alterCollection: ChangeHandler<AlterCollection> = (state, change, { ts }) => {
   const { collection } = state.resolveLive(change.database, change.name);
-  if ([...change.properties.map((property) => property.key), ...change.deleteKeys].includes('dynamicfield.enabled')) {
-    throw new CairnError('NotSupported', 'not supported: changing dynamicfield.enabled');
-  }
-  const record = { ...collection, properties: alterProperties(collection.properties, change.properties, change.deleteKeys), updatedTs: ts };
+  const switches = change.properties.filter(({ key }) => key === DYNAMIC_PROPERTY);
+  const others = change.properties.filter(({ key }) => key !== DYNAMIC_PROPERTY);
+  if (change.deleteKeys.includes(DYNAMIC_PROPERTY)) throw new CairnError('InvalidParameter', `${DYNAMIC_PROPERTY} cannot be deleted`);
+  const properties = alterProperties(collection.properties, others, change.deleteKeys);
+  const record = { ...switches.reduce(withDynamicField, collection), properties, updatedTs: ts };
   return effects(collection.id, { puts: [putRecord(keys.collection(collection.id), CollectionRecord, record)] });
 };
