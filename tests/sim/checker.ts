@@ -144,6 +144,10 @@ export class ConsistencyChecker {
     const segments = await this.#all(keys.allSegments, SegmentRecord);
     const known = new Set(segments.map(({ record }) => record.id));
     const alive = new Set<number>();
+    const sealed = new Set(segments.flatMap(({ record }) => (record.state === SegmentState.SEGMENT_SEALED ? [record.id] : [])));
+    for (const { record } of segments)
+      for (const from of record.compactedFrom)
+        if (sealed.has(record.id) && sealed.has(from)) this.#found(`segment ${from} is live beside ${record.id}, which was made from it`);
     for (const { record } of segments) {
       if (record.group !== '' && !groups.has(record.group) && record.state === SegmentState.SEGMENT_SEALED && live(record.collectionId, ''))
         this.#found(`segment ${record.id} belongs to group ${record.group}, which is not there`);

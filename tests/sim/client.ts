@@ -20,6 +20,7 @@ import {
   ListSnapshotsRequest,
   LoadCollectionRequest,
   LoadPartitionsRequest,
+  ManualCompactionRequest,
   MilvusServiceDefinition,
   PinSnapshotDataRequest,
   QueryRequest,
@@ -215,6 +216,10 @@ export class SimulatedClient implements RaceClient {
 
   truncate(collection: string): Promise<Outcome<Reply>> {
     return this.call('truncateCollection', TruncateCollectionRequest.fromPartial({ collectionName: collection }), 1);
+  }
+
+  async compact(collection: string): Promise<Outcome<{ status: Status | undefined; compactionID: bigint; compactionPlanCount: number }>> {
+    return this.call('manualCompaction', ManualCompactionRequest.fromPartial({ collectionName: collection }));
   }
 
   createSnapshot(collection: string, name: string, tries = 4): Promise<Outcome<Reply>> {

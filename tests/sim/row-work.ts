@@ -74,6 +74,14 @@ export class RowWork {
     this.#parts.count('flush', await this.#parts.client.flush(name));
   }
 
+  /** Asked for, beside what the coordinator does by itself; purges what is deleted up to now. */
+  async compact(collection: ClientCollection): Promise<void> {
+    const address = collection.address(this.#parts.coin(ALIAS_CHANCE));
+    const outcome = await this.#parts.client.compact(address.name);
+    this.#parts.count(outcome.kind === 'done' && outcome.value.compactionPlanCount > 0 ? 'compact' : 'compact nothing', outcome);
+    if (outcome.kind === 'refused' && !address.excused()) this.#parts.problem(`compaction was refused: ${outcome.reason}`);
+  }
+
   /** A strong read of all rows, of chosen partitions, or of those that a filter lets through; or a search. */
   async read(collection: ClientCollection): Promise<void> {
     const parts = this.#parts;

@@ -95,6 +95,12 @@ export class Workload {
       this.#loop(3_000, () => this.#marks.flush()),
       this.#loop(2_500, () => rows.flush(main)),
       this.#loop(4_000, () => rows.flush(wanderer)),
+      this.#loop(1_500, () => rows.compact(main)),
+      this.#loop(3_000, () => rows.compact(wanderer)),
+      this.#loop(
+        3_000,
+        other((it) => rows.compact(it)),
+      ),
       this.#loop(600, () => rows.read(main)),
       this.#loop(
         1_500,

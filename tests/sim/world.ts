@@ -23,6 +23,11 @@ const SETTINGS = [
   'flush.timeoutMs=10000',
   'snapshot.timeoutMs=15000',
   'restore.jobTimeoutMs=60000',
+  'compaction.intervalMs=300',
+  'compaction.minSegments=2',
+  'compaction.targetBytes=65536',
+  'compaction.deletedPercent=10',
+  'compaction.retentionMs=1000',
   'streaming.loadTimeoutMs=5000',
   'streaming.repeatWindowMs=60000',
   'rpc.callTimeoutMs=5000',
@@ -37,6 +42,8 @@ const COORDINATOR_SETTINGS = {
   balanceSettleMs: 500,
   gcOrphanMs: 30_000,
   indexMinRows: 8,
+  compactionDeltaKeepMs: 20_000,
+  compactionPauseMs: 500,
 };
 /** The shorter one is hardly longer than a call that comes late. */
 const GC_GRACES_MS = [4_000, 15_000] as const;

@@ -152,6 +152,21 @@ export const settings = {
     jobRetentionMs: milliseconds(3 * HOUR, 'how long an ended job is listed', 1 * SECOND),
     copyConcurrency: integer(32, 'objects a datanode copies at once', 1, 1024),
   },
+  compaction: {
+    enabled: flag(true, 'merge small segments and purge deleted rows without being asked'),
+    intervalMs: milliseconds(10 * SECOND, 'how often segments that could be compacted are looked for', 10),
+    targetBytes: bytes(256 * MiB, 'bytes of the segments that one compaction takes; it needs about as much memory in a datanode', 64 * KiB),
+    minSegments: integer(4, 'segments of about one size that are merged at least', 2, 30),
+    maxSegments: integer(30, 'segments that one compaction takes at most', 2, 30),
+    deletedPercent: integer(20, 'a segment with this share of deleted rows is rewritten without them', 1, 100),
+    retentionMs: milliseconds(
+      10 * MINUTE,
+      'rows deleted within this time stay for reads that began before; not when compaction is asked for',
+      0,
+    ),
+    tasksPerNode: integer(1, 'compactions of a datanode at once', 1, 64),
+    jobRetentionMs: milliseconds(3 * HOUR, 'how long an ended compaction that was asked for is remembered', 1 * SECOND),
+  },
   gc: {
     intervalMs: milliseconds(1 * MINUTE, 'how often dead prefixes are looked for', 100),
     graceMs: milliseconds(10 * MINUTE, 'time between recording a prefix as dead and deleting it', 0),

@@ -67,6 +67,10 @@ export const keys = {
   copyTask: (job: number, task: number) => `restore/task/${pad(job)}/${pad(task)}`,
   copyTasksOf: (job: number) => `restore/task/${pad(job)}/`,
   copyTasks: 'restore/task/',
+  compactionTask: (task: number) => `compaction/task/${pad(task)}`,
+  compactionTasks: 'compaction/task/',
+  compactionJob: (job: number) => `compaction/job/${pad(job)}`,
+  compactionJobs: 'compaction/job/',
 } as const;
 
 /** Object store paths. Keys never repeat: ids are never reused and a rewrite has a new generation. */

@@ -1,5 +1,5 @@
 import { CairnError } from '@cairn/base';
-import { CollectionState, CopyTaskState, RestoreJobState, SnapshotState } from '@cairn/proto/cairn/meta';
+import { CollectionState, CompactionTaskState, CopyTaskState, RestoreJobState, SnapshotState } from '@cairn/proto/cairn/meta';
 import { defineMachine, type StateMachine } from './state-machine.ts';
 
 /** The record is removed. */
@@ -33,6 +33,18 @@ export const copyTaskMachine = defineMachine('copy task', {
   COMPLETED: { dispatch: illegal, requeue: illegal, complete: illegal, fail: illegal, remove: GONE },
   FAILED: { dispatch: illegal, requeue: illegal, complete: illegal, fail: illegal, remove: GONE },
   GONE: { dispatch: illegal, requeue: illegal, complete: illegal, fail: illegal, remove: illegal },
+});
+
+/**
+ * One compaction. `dispatch` raises its epoch; again while EXECUTING when its worker or coordinator was lost. Its commit drops the inputs and makes
+ * the result visible; a task that lost a race (an input changed, was dropped or is protected) fails and leaves nothing.
+ */
+export const compactionTaskMachine = defineMachine('compaction task', {
+  PENDING: { dispatch: 'EXECUTING', complete: illegal, fail: 'FAILED', remove: GONE },
+  EXECUTING: { dispatch: 'EXECUTING', complete: 'COMPLETED', fail: 'FAILED', remove: GONE },
+  COMPLETED: { dispatch: illegal, complete: illegal, fail: illegal, remove: GONE },
+  FAILED: { dispatch: illegal, complete: illegal, fail: illegal, remove: GONE },
+  GONE: { dispatch: illegal, complete: illegal, fail: illegal, remove: illegal },
 });
 
 /** A collection. A restored one is named but not readable until published; a dropped one is kept while anything refers to its data. */
@@ -79,6 +91,11 @@ export const nextCopyTaskState: Next<EventsOf<typeof copyTaskMachine>, CopyTaskS
   copyTaskMachine,
   'COPY_',
   CopyTaskState,
+);
+export const nextCompactionTaskState: Next<EventsOf<typeof compactionTaskMachine>, CompactionTaskState> = overNumbers(
+  compactionTaskMachine,
+  'COMPACTION_',
+  CompactionTaskState,
 );
 export const nextCollectionState: Next<EventsOf<typeof collectionMachine>, CollectionState> = overNumbers(
   collectionMachine,

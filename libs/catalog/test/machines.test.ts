@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CollectionState, CopyTaskState, RestoreJobState, SnapshotState } from '@cairn/proto/cairn/meta';
+import { CollectionState, CompactionTaskState, CopyTaskState, RestoreJobState, SnapshotState } from '@cairn/proto/cairn/meta';
 import { describe, expect, test } from 'vitest';
 import {
   collectionMachine,
+  compactionTaskMachine,
   copyTaskMachine,
   nextCollectionState,
   nextCopyTaskState,
@@ -18,6 +19,7 @@ const machines = [
   { machine: snapshotMachine, first: 'PENDING', prefix: 'SNAPSHOT_', numbers: SnapshotState },
   { machine: restoreJobMachine, first: 'PENDING', prefix: 'RESTORE_', numbers: RestoreJobState },
   { machine: copyTaskMachine, first: 'PENDING', prefix: 'COPY_', numbers: CopyTaskState },
+  { machine: compactionTaskMachine, first: 'PENDING', prefix: 'COMPACTION_', numbers: CompactionTaskState },
   { machine: collectionMachine, first: 'RESTORING', prefix: 'COLLECTION_', numbers: CollectionState },
 ] as readonly { machine: StateMachine<string, string>; first: string; prefix: string; numbers: Readonly<Record<string, number>> }[];
 

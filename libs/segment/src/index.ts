@@ -9,6 +9,7 @@ export * from './readable-segment.ts';
 export * from './row-hash.ts';
 export * from './sealed-segment.ts';
 export * from './segment-examiner.ts';
+export * from './segment-merger.ts';
 export * from './segment-writer.ts';
 export * from './snapshot-content.ts';
 export * from './snapshot-examination.ts';

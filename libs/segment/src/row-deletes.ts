@@ -50,6 +50,11 @@ export class RowDeletes {
     } else for (let row = Math.min(rows, dense.length) - 1; row >= 0; row--) if (dense[row] <= readTs) bits[row >> 3] &= ~(1 << (row & 7));
   }
 
+  /** Timestamp from which the row is deleted; infinity when it is not. */
+  deletedAt(row: number): number {
+    return this.#at(row);
+  }
+
   #at(row: number): number {
     return this.#dense === undefined ? (this.#sparse.get(row) ?? Number.POSITIVE_INFINITY) : (this.#dense[row] ?? Number.POSITIVE_INFINITY);
   }

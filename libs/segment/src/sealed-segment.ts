@@ -197,6 +197,18 @@ export class SealedSegment implements ReadableSegment {
     return marked;
   }
 
+  /** Timestamp from which the row is deleted; infinity: it is not. 0: it lies after as_of, in no state of this collection. */
+  deletedAt(row: number): number {
+    const { asOf } = this.#options.record;
+    return asOf > 0 && this.timestamps[row] > asOf ? 0 : this.#deletes.deletedAt(row);
+  }
+
+  /** Frees the memory of a column that was loaded whole; it can be loaded again. */
+  unload(fieldId: number): void {
+    this.#vectorFiles.get(fieldId)?.unload();
+    this.#sparseFiles.delete(fieldId);
+  }
+
   /** Closes local files and removes cached copies. No read may be under way. */
   async close(): Promise<void> {
     for (const file of this.#vectorFiles.values()) await file.close();

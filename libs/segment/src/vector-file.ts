@@ -49,6 +49,12 @@ export class VectorFile {
     return this.#loading;
   }
 
+  /** Forgets the loaded column; who has it keeps it. */
+  unload(): void {
+    this.#loaded = undefined;
+    this.#loading = undefined;
+  }
+
   async gather(rows: Int32Array): Promise<VectorColumn> {
     const whole = this.#loaded ?? (await this.#wholeIfBetter(rows.length));
     if (whole !== undefined) return takeColumn(whole, rows) as VectorColumn;

@@ -5,6 +5,8 @@ import {
   AliasRecord,
   CollectionRecord,
   CollectionState,
+  CompactionJobRecord,
+  CompactionTaskRecord,
   DatabaseRecord,
   DrillRecord,
   IndexRecord,
@@ -139,6 +141,8 @@ export class CatalogState {
   readonly intents = new RecordTable(RestoreIntentRecord, (record) => record.jobId);
   readonly drills = new RecordTable(DrillRecord, (record) => record.id);
   readonly jobs = new RecordTable(RestoreJobRecord, (record) => record.id);
+  readonly compactionTasks = new RecordTable(CompactionTaskRecord, (record) => record.id);
+  readonly compactionJobs = new RecordTable(CompactionJobRecord, (record) => record.id);
   readonly #partitionTable = new RecordTable(
     PartitionRecord,
     (record) => record.id,
@@ -159,6 +163,8 @@ export class CatalogState {
     keys.drills,
     keys.restoreIntents,
     keys.restoreJobs,
+    keys.compactionTasks,
+    keys.compactionJobs,
   ] as const;
 
   put(entry: Pick<MetaEntry, 'key' | 'value' | 'modRevision'>): void {
@@ -185,6 +191,8 @@ export class CatalogState {
     if (key.startsWith(keys.drills)) return this.drills;
     if (key.startsWith(keys.restoreIntents)) return this.intents;
     if (key.startsWith(keys.restoreJobs)) return this.jobs;
+    if (key.startsWith(keys.compactionTasks)) return this.compactionTasks;
+    if (key.startsWith(keys.compactionJobs)) return this.compactionJobs;
     return undefined;
   }
 

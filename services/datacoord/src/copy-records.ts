@@ -18,6 +18,9 @@ export function targetSegment(source: CopySource, segment: SegmentRecord, id: nu
     lastSequence: 0,
     group: source.group,
     compactedFrom: [],
+    compactedInto: 0,
+    // Sequences of the source's WAL: the target's delta logs have none.
+    deletesFrom: 0,
   };
 }
 

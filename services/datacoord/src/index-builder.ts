@@ -9,6 +9,7 @@ import {
   PrefixRecord,
   SegmentIndexRecord,
   type SegmentRecord,
+  SegmentState,
 } from '@cairn/proto/cairn/meta';
 import type { IndexProgress } from '@cairn/proto/cairn/services';
 import { DataType, decodeSchema } from '@cairn/schema';
@@ -53,7 +54,8 @@ export class IndexBuilder {
   readonly #options: IndexBuilderOptions;
   readonly #watch = new SegmentWatch();
   readonly #rounds: Periodic;
-  readonly #active = new Set<string>();
+  /** Builds under way, and what ends them. */
+  readonly #active = new Map<string, { readonly build: Build; readonly gone: AbortController }>();
 
   constructor(options: IndexBuilderOptions) {
     this.#options = options;
@@ -63,13 +65,21 @@ export class IndexBuilder {
 
   async start(): Promise<void> {
     const { meta, runtime, logger, stop } = this.#options;
-    this.#watch.onChange(() => this.#rounds.poke());
+    this.#watch.onChange(() => {
+      this.#endUseless();
+      this.#rounds.poke();
+    });
     await this.#watch.start(meta, runtime, logger, stop);
     this.#rounds.poke();
   }
 
   poke(): void {
     this.#rounds.poke();
+  }
+
+  /** What it knows of segments and builds; follows the store from `start` on. */
+  get segments(): SegmentWatch {
+    return this.#watch;
   }
 
   /** Rows of sealed segments and how many of them are indexed, per index. */
@@ -116,8 +126,9 @@ export class IndexBuilder {
   async #consider(build: Build): Promise<void> {
     const known = this.#watch.build(build.key) ?? (await this.#record(build));
     if (known?.record.state !== IndexBuildState.INDEX_BUILD_PENDING || this.#active.has(build.key)) return;
-    this.#active.add(build.key);
-    void this.#run(build)
+    const gone = new AbortController();
+    this.#active.set(build.key, { build, gone });
+    void this.#run(build, gone.signal)
       .catch((error: unknown) => {
         if (!this.#options.stop.aborted)
           this.#options.logger.warn({ error, build: build.key }, 'an index build ended without a result; it is looked at again');
@@ -170,13 +181,22 @@ export class IndexBuilder {
     return { key, record, revision };
   }
 
-  async #run(build: Build): Promise<void> {
-    const { tasks, runtime, logger, settings, stop } = this.#options;
+  /** A segment that was compacted or dropped meanwhile needs no index; its prefix may soon be dead. */
+  #endUseless(): void {
+    for (const { build, gone } of this.#active.values()) {
+      const { collectionId, id } = build.segment;
+      if (this.#watch.segment(collectionId, id)?.state !== SegmentState.SEGMENT_SEALED) gone.abort();
+    }
+  }
+
+  async #run(build: Build, gone: AbortSignal): Promise<void> {
+    const { tasks, runtime, logger, settings } = this.#options;
+    const stop = AbortSignal.any([this.#options.stop, gone]);
     let avoid: string | undefined;
     for (let attempt = 1; ; attempt++) {
       const slot = await tasks.acquire('build', stop, avoid);
       try {
-        if (await this.#try(build, slot)) return;
+        if (await this.#try(build, slot, stop)) return;
       } catch (error) {
         if (stop.aborted || hasCode(error, 'Cancelled', 'ServiceNotReady')) return;
         if (!isRetriable(error) || attempt >= settings.taskAttempts) return await this.#failed(build, asCairnError(error));
@@ -190,8 +210,8 @@ export class IndexBuilder {
   }
 
   /** One try at one node. True when nothing is left to do: finished, or segment, index or record are gone. */
-  async #try(build: Build, slot: Awaited<ReturnType<TaskRunner['acquire']>>): Promise<boolean> {
-    const { tasks, stop } = this.#options;
+  async #try(build: Build, slot: Awaited<ReturnType<TaskRunner['acquire']>>, stop: AbortSignal): Promise<boolean> {
+    const { tasks } = this.#options;
     const { collection, segment, index } = build;
     const before = this.#watch.build(build.key);
     if (before?.record.state !== IndexBuildState.INDEX_BUILD_PENDING) return true;
@@ -238,14 +258,15 @@ export class IndexBuilder {
   }
 }
 
-function typeOf(index: IndexRecord): string {
+/** Index type in capitals. */
+export function typeOf(index: IndexRecord): string {
   return index.indexParams.find((param) => param.key === 'index_type')?.value.toUpperCase() ?? 'AUTOINDEX';
 }
 
 const vectorFields = new WeakMap<CollectionRecord, ReadonlySet<number>>();
 
 /** Fields whose segments get an index of their own; lists of vectors are searched exactly. */
-function vectorFieldIds(collection: CollectionRecord): ReadonlySet<number> {
+export function vectorFieldIds(collection: CollectionRecord): ReadonlySet<number> {
   let ids = vectorFields.get(collection);
   if (!ids) {
     ids = new Set(

@@ -50,6 +50,27 @@ export interface DataCoordSettings {
   readonly sweepPeriodMs: number;
   /** Time a call to another service may take, tasks excepted. */
   readonly callTimeoutMs: number;
+  /** Whether segments are compacted without being asked. */
+  readonly compactionEnabled: boolean;
+  /** Between two looks at what could be compacted. */
+  readonly compactionIntervalMs: number;
+  /** Bytes of the segments that one compaction takes at most, a larger segment alone. */
+  readonly compactionTargetBytes: number;
+  /** Segments of about one size that are merged at least; further ones wait for company. */
+  readonly compactionMinSegments: number;
+  /** Segments that one compaction takes at most; its commit is one transaction. */
+  readonly compactionMaxSegments: number;
+  /** A segment with more deleted rows, in percent, is rewritten without them. */
+  readonly compactionDeletedPercent: number;
+  /** Rows deleted within this time stay for reads that began before (iterators); a compaction that was asked for does not wait. */
+  readonly compactionRetentionMs: number;
+  readonly compactionTasksPerNode: number;
+  /** After a failure the segments of that partition of that shard are let be for this long, unless somebody asks. */
+  readonly compactionPauseMs: number;
+  /** How long an ended compaction that was asked for is remembered. */
+  readonly compactionJobRetentionMs: number;
+  /** A delta log that no segment needs any more is kept this long after the last segment that did: whoever still serves that one has gone on. */
+  readonly compactionDeltaKeepMs: number;
   readonly clusterId: string;
 }
 
@@ -81,5 +102,16 @@ export const defaultSettings: DataCoordSettings = {
   scrubPeriodMs: 10_000,
   sweepPeriodMs: 5_000,
   callTimeoutMs: 15_000,
+  compactionEnabled: true,
+  compactionIntervalMs: 10_000,
+  compactionTargetBytes: 256 * 1024 * 1024,
+  compactionMinSegments: 4,
+  compactionMaxSegments: 30,
+  compactionDeletedPercent: 20,
+  compactionRetentionMs: 600_000,
+  compactionTasksPerNode: 1,
+  compactionPauseMs: 60_000,
+  compactionJobRetentionMs: 3 * 3_600_000,
+  compactionDeltaKeepMs: 900_000,
   clusterId: '',
 };

@@ -6,7 +6,7 @@ import type { NodeDirectory } from './node-directory.ts';
 import type { DataCoordSettings } from './settings.ts';
 
 /** Kinds have slots of their own, so that neither can starve the other. */
-export type TaskKind = 'copy' | 'build';
+export type TaskKind = 'copy' | 'build' | 'compact';
 
 /** Room for one task at one datanode. Give it back. */
 export interface TaskSlot {
@@ -113,7 +113,7 @@ export class TaskRunner {
     const free = this.#nodes
       .alive('datanode')
       .map((node) => ({ node: node.record, busy: this.#busy.get(`${kind}/${node.record.id}`) ?? 0 }))
-      .filter(({ busy }) => busy < this.#settings.tasksPerNode)
+      .filter(({ busy }) => busy < (kind === 'compact' ? this.#settings.compactionTasksPerNode : this.#settings.tasksPerNode))
       .sort((a, b) => Number(a.node.id === avoid) - Number(b.node.id === avoid) || a.busy - b.busy);
     const best = free[0];
     if (!best) return undefined;

@@ -12,6 +12,8 @@ import { ChannelAssigner } from './channel-assigner.ts';
 import { ConsistencyChecker } from './check/consistency-checker.ts';
 import { SnapshotVerifier } from './check/snapshot-verifier.ts';
 import { CollectionRemoval } from './collection-removal.ts';
+import { CompactionRules } from './compaction/compaction-rules.ts';
+import { Compactor } from './compaction/compactor.ts';
 import { ControlApplier } from './control-applier.ts';
 import { ControlChannel } from './control-channel.ts';
 import { DrillManager } from './drill-manager.ts';
@@ -85,6 +87,7 @@ export class LeaderTerm implements Term {
   #drills: DrillManager | undefined;
   #indexes: IndexBuilder | undefined;
   #removals: CollectionRemoval | undefined;
+  #compactor: Compactor | undefined;
   #epoch = 0;
   #serving = false;
   readonly #resources: TermResources;
@@ -150,6 +153,9 @@ export class LeaderTerm implements Term {
   }
   get indexes(): IndexBuilder {
     return this.#part(this.#indexes);
+  }
+  get compactor(): Compactor {
+    return this.#part(this.#compactor);
   }
   get serving(): boolean {
     return this.#serving && !this.#abort.signal.aborted;
@@ -219,6 +225,15 @@ export class LeaderTerm implements Term {
     });
     restores.onPublished(() => indexes.poke());
     await this.#indexes.start();
+    this.#compactor = new Compactor({
+      ...parts,
+      applier: this.applier,
+      tasks: this.tasks,
+      prefixes: this.prefixes,
+      rules: new CompactionRules(this.store, this.snapshotReferences),
+      segments: this.#indexes.segments,
+    });
+    await this.#compactor.start();
     this.#snapshots.resume();
     this.#restores.resume();
     this.#drills = new DrillManager({

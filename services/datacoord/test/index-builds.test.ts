@@ -1,6 +1,6 @@
 import { CairnError } from '@cairn/base';
 import { keys } from '@cairn/catalog';
-import { IndexBuildState, SegmentIndexRecord } from '@cairn/proto/cairn/meta';
+import { IndexBuildState, SegmentIndexRecord, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { sealSegment } from './contents.ts';
 import { World } from './world.ts';
@@ -36,6 +36,7 @@ function buildWith(work: (key: string, epoch: number) => Promise<void>): string[
       finished: true,
       objects: [{ key, size: 5, crc32c: 1, etag: info.etag, role: 'index', fieldId: 101 }],
       rows: segment?.rows ?? 0,
+      compacted: undefined,
     };
   };
   return built;
@@ -82,5 +83,20 @@ describe('index builds', () => {
     await world.until(async () => (await progress())[0]?.failure === 'object x is damaged', 'failed');
     await world.submit('a', { $case: 'dropIndex', value: { database: '', collection: 'books', field: '', name: 'vector' } });
     await world.until(async () => (await builds()).length === 0, 'builds are forgotten');
+  });
+
+  test('a build ends when its segment is replaced meanwhile', async () => {
+    let ended = false;
+    world.task = async function* (_request, { signal }) {
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+      ended = true;
+      yield { doneBytes: 0, doneObjects: 0, finished: false, objects: [], rows: 0, compacted: undefined };
+    };
+    const segment = await sealSegment(world, { collection, partition, minTs: 1, maxTs: 2, rows: 5_000 });
+    await world.createIndex('a', 'books');
+    await world.until(async () => (await builds())[0]?.epoch === 1, 'it runs');
+    const value = SegmentRecord.encode({ ...segment, state: SegmentState.SEGMENT_DROPPED, droppedTs: 9 }).finish();
+    await world.meta.txn({ then: [{ kind: 'put', key: keys.segment(collection, segment.id), value }] });
+    await world.until(() => ended, 'the worker was told');
   });
 });

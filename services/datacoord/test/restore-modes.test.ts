@@ -92,7 +92,7 @@ function hold(): void {
       if (signal.aborted) gone();
       else signal.addEventListener('abort', gone);
     });
-    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0 };
+    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined };
   };
 }
 

@@ -233,7 +233,7 @@ describe('what goes wrong', () => {
   test('dropping the target cancels its job', async () => {
     world.task = async function* (_request, context) {
       await left(context);
-      yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0 };
+      yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined };
     };
     const { jobId } = await restore('copy');
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'copy', collectionId: 0 } });

@@ -67,7 +67,7 @@ export class World {
       transport: this.network,
       runtime: this.runtime,
       logger: process.env.TEST_LOG ? createLogger({ level: 'debug' }).child({ nodeId }) : silentLogger,
-      settings: { ...defaultSettings, sweepPeriodMs: 100, gcGraceMs: 200, ...settings },
+      settings: { ...defaultSettings, sweepPeriodMs: 100, gcGraceMs: 200, compactionEnabled: false, ...settings },
       nodeId,
       address,
     });
@@ -136,10 +136,10 @@ export class World {
         if (!source) continue;
         const info = await this.objects.copy(source.key, targetKey);
         copied.push({ ...source, key: targetKey, etag: info.etag, size: info.size });
-        yield { doneBytes: info.size, doneObjects: 1, finished: false, objects: [], rows: 0 };
+        yield { doneBytes: info.size, doneObjects: 1, finished: false, objects: [], rows: 0, compacted: undefined };
       }
     }
-    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: copied, rows: 0 };
+    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: copied, rows: 0, compacted: undefined };
   }
 
   submit(nodeId: string, change: Change, requestId = randomId(this.runtime)): Promise<SubmitResponse> {

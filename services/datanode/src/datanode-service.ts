@@ -73,7 +73,7 @@ export class DataNodeService implements Service {
     this.#files = new LocalFiles({ objects, runtime, logger, dir: join(cacheDir, 'indexes'), limitBytes: config.index.cacheBytes });
     this.#deltaLogs = new DeltaLogs(meta, objects, runtime);
     this.#tasks = new TaskRunner({
-      ...{ objects, pool, runtime, logger, open: this.#open },
+      ...{ objects, pool, runtime, logger, open: this.#open, deltaLogs: this.#deltaLogs },
       scratchDir: join(cacheDir, 'builds'),
       slots: config.node.slots,
       buildConcurrency: config.index.buildConcurrency,

@@ -2,9 +2,11 @@ import { asCairnError, CairnError, type Deferred, deferred, type Logger, type Ru
 import type { IndexPool } from '@cairn/index';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
-import type { TaskRequest, TaskUpdate } from '@cairn/proto/cairn/services';
+import type { CompactResult, TaskRequest, TaskUpdate } from '@cairn/proto/cairn/services';
 import { buildIndex } from './build-index.ts';
+import { compactSegments } from './compact-segments.ts';
 import { copyObjects } from './copy-objects.ts';
+import type { DeltaLogs } from './delta-logs.ts';
 import type { SegmentOpener } from './held-shard.ts';
 
 export interface TaskRunnerOptions {
@@ -13,6 +15,7 @@ export interface TaskRunnerOptions {
   readonly runtime: Runtime;
   readonly logger: Logger;
   readonly open: SegmentOpener;
+  readonly deltaLogs: Pick<DeltaLogs, 'flushed' | 'apply'>;
   readonly scratchDir: string;
   /** Tasks at once; further ones wait, up to a limit. */
   readonly slots: number;
@@ -23,6 +26,7 @@ export interface TaskRunnerOptions {
 interface TaskResult {
   readonly objects: ObjectRef[];
   readonly rows: number;
+  readonly compacted?: CompactResult;
 }
 
 /** Tasks that may wait for a slot. */
@@ -87,8 +91,7 @@ export class TaskRunner {
         if (!ended) await Promise.race([settled, this.#options.runtime.sleep(UPDATE_MS)]);
         if (!ended) yield update(progress, false);
       }
-      const { objects, rows } = await work;
-      yield { ...update(progress, true), objects, rows };
+      yield { ...update(progress, true), ...(await work) };
     } finally {
       left.abort();
       this.#underWay.delete(settled);
@@ -127,6 +130,11 @@ export class TaskRunner {
         progress.add(object.size);
         return { objects: [object], rows };
       }
+      case 'compact': {
+        const { objects, result } = await compactSegments(this.#options, task.value, signal);
+        for (const object of objects) progress.add(object.size);
+        return { objects, rows: result.rows, compacted: result };
+      }
       default:
         throw new CairnError('NotSupported', `not supported: task ${taskId} of an unknown kind`);
     }
@@ -134,5 +142,5 @@ export class TaskRunner {
 }
 
 function update(progress: TaskProgress, finished: boolean): TaskUpdate {
-  return { doneBytes: progress.bytes, doneObjects: progress.objects, finished, objects: [], rows: 0 };
+  return { doneBytes: progress.bytes, doneObjects: progress.objects, finished, objects: [], rows: 0, compacted: undefined };
 }

@@ -9,6 +9,7 @@ import { counter, histogram } from '@cairn/telemetry';
 import { adminHandlers } from './areas/admin.ts';
 import { aliasArea } from './areas/alias.ts';
 import { collectionArea } from './areas/collection.ts';
+import { compactionArea } from './areas/compaction.ts';
 import { dataArea } from './areas/data.ts';
 import { databaseArea } from './areas/database.ts';
 import { flushArea } from './areas/flush.ts';
@@ -142,6 +143,7 @@ export class ProxyService implements Service {
       ...readArea(parts),
       ...flushArea(parts),
       ...snapshotArea(parts),
+      ...compactionArea(parts),
     };
     const handlers: Record<string, unknown> = {};
     for (const [name, method] of Object.entries(milvusMethods)) {

@@ -130,6 +130,8 @@ export class FakeCluster {
         throw new CairnError('RestoreJobNotFound', `job ${jobId}`);
       },
       listRestoreJobs: refuse,
+      compact: refuse,
+      getCompaction: refuse,
       getIndexProgress: async () => ({ indexes: [{ indexId: 700, totalRows: 10, indexedRows: 4, failure: '' }] }),
       listSegments: refuse,
       getClusterStatus: refuse,

@@ -22,6 +22,10 @@ class Records<T> {
     if (!this.watch.records.has(key)) this.#committed.set(key, record);
   }
 
+  get(key: string): T | undefined {
+    return this.watch.records.get(key) ?? this.#committed.get(key);
+  }
+
   *all(): Iterable<T> {
     yield* this.watch.records.values();
     yield* this.#committed.values();
@@ -74,6 +78,11 @@ export class CollectionSegments {
     return [...this.#segments.all()].filter(
       (record) => record.shard === shard && record.state === SegmentState.SEGMENT_SEALED && record.droppedTs === 0,
     );
+  }
+
+  /** Any segment of the collection, dropped ones too for as long as their record is there. */
+  segment(id: number): SegmentRecord | undefined {
+    return this.#segments.get(keys.segment(this.#collectionId, id));
   }
 
   deltaLogs(shard: number): DeltaLogRecord[] {

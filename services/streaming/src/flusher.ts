@@ -196,6 +196,9 @@ export class Flusher {
         schemaVersion: part.schemaVersion,
         bytes: written.bytes,
         level: 0,
+        compactedInto: 0,
+        purgedTs: 0,
+        deletesFrom: 0,
       };
     });
     const deltaLogs = await mapLimit(ranges, WRITES_AT_ONCE, async (range, at): Promise<DeltaLogRecord> => {

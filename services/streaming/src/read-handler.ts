@@ -143,11 +143,11 @@ export class ReadHandler {
   }
 
   async #read<Part, Result>(scope: ReadScope, context: CallContext, kind: ReadKind<Part, Result>): Promise<Result> {
-    const reading = await this.#prepare(scope, context);
+    let reading = await this.#prepare(scope, context);
     for (let delay = RETRY_FIRST_MS; ; delay = Math.min(RETRY_MAX_MS, delay * 2)) {
       const view = await reading.view.acquire(scope.partitionIds, context.signal);
       try {
-        return await this.#readView(reading, view, context, kind);
+        if (view.purgedTs <= reading.readTs) return await this.#readView(reading, view, context, kind);
       } catch (error) {
         // A node that is gone, or has lost segments: another will hold them; never a partial answer. A field that a node does not know was added
         // a moment ago (the proxy has it from the catalog): the node is being sent the new schema.
@@ -155,6 +155,12 @@ export class ReadHandler {
         if (!again || context.signal.aborted || context.remaining() <= delay) throw retriable(error, reading);
       } finally {
         view.release();
+      }
+      if (view.purgedTs > reading.readTs) {
+        // Rows that were deleted since its timestamp may be gone: an upsert would show neither of its rows.
+        if (scope.readTs > 0) throw purged(scope, view, reading);
+        reading = await this.#prepare({ ...scope, guaranteeTs: Math.max(scope.guaranteeTs, view.purgedTs) }, context);
+        continue;
       }
       await this.#options.runtime.sleep(delay, context.signal);
     }
@@ -240,6 +246,13 @@ export class ReadHandler {
       await runtime.sleep(aheadMs - MAX_AHEAD_MS, context.signal);
     }
   }
+}
+
+function purged({ readTs }: ReadScope, view: ReadView, { shard }: Reading): CairnError {
+  return new CairnError(
+    'InvalidParameter',
+    `${shard.vchannel}: rows deleted up to ${timestampMs(view.purgedTs)} ms are purged, a read at ${timestampMs(readTs)} ms would miss some: begin anew`,
+  );
 }
 
 /** The last failure of a read that may be repeated, under a code that says so. */

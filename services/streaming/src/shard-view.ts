@@ -17,6 +17,8 @@ const RETRY_MAX_MS = 5000;
 export interface ReadView {
   readonly growing: readonly GrowingPart[];
   readonly holders: readonly { readonly node: DataNodeInstance; readonly segmentIds: readonly number[] }[];
+  /** Rows deleted at or before it may be gone: a read at an earlier timestamp would miss them. */
+  readonly purgedTs: number;
   release(): void;
 }
 
@@ -26,6 +28,8 @@ interface Entry {
   holder: DataNodeInstance | undefined;
   /** What it was loaded with: schema version and index builds. */
   loadedAs: string;
+  /** Compacted away; read until what has its rows now is served. */
+  leaving: boolean;
 }
 
 /** Something at a datanode that goes once no request that may use it is left. */
@@ -57,6 +61,12 @@ export class ShardView {
   readonly #reads = new Set<ReadView>();
   readonly #garbage = new Set<Garbage>();
   readonly #over = new AbortController();
+  /** Segments whose rows are still read from their leaving sources. */
+  #deferred: ReadonlySet<number> = new Set();
+  /** What a segment was compacted into, as the results say it: the news of the sources may come later. */
+  #into: ReadonlyMap<number, number> = new Map();
+  /** Of segments that were here: what they or their compaction left out. */
+  #purgedTs = 0;
   #partitions: ReadonlySet<number> = new Set();
   /** The segments that were there when the collection was loaded are known; before, nothing can be read. */
   #listed = false;
@@ -74,23 +84,22 @@ export class ShardView {
   get progress(): { sealedRows: number; loadedRows: number; complete: boolean } {
     let sealedRows = 0;
     let loadedRows = 0;
-    for (const { record, holder } of this.#entries.values()) {
+    for (const { record, holder, leaving } of this.#entries.values()) {
+      if (leaving) continue;
       sealedRows += record.rows;
-      if (holder) loadedRows += record.rows;
+      if (holder || this.#deferred.has(record.id)) loadedRows += record.rows;
     }
     return {
       sealedRows,
       loadedRows,
-      complete: this.#listed && [...this.#entries.values()].every((entry) => this.#readable(entry)),
+      complete: this.#listed && [...this.#entries.values()].every((entry) => this.#isCovered(entry)),
     };
   }
 
   holders(): { segmentId: number; nodeId: string; rows: number }[] {
-    return [...this.#entries.values()].map(({ record, holder }) => ({
-      segmentId: record.id,
-      nodeId: holder?.nodeId ?? '',
-      rows: record.rows,
-    }));
+    return [...this.#entries.values()]
+      .filter(({ record }) => !this.#deferred.has(record.id))
+      .map(({ record, holder }) => ({ segmentId: record.id, nodeId: holder?.nodeId ?? '', rows: record.rows }));
   }
 
   /** Whether the partition is loaded and alive. */
@@ -119,6 +128,7 @@ export class ShardView {
       const entry = this.#entries.get(id);
       if (entry?.holder?.key === node.key) entry.holder = undefined;
     }
+    this.#settle();
     this.reconcile();
   }
 
@@ -133,8 +143,11 @@ export class ShardView {
     const nodes = this.#options.nodes();
     const alive = new Set(nodes.map((node) => node.key));
     const due = new Map<string, { node: DataNodeInstance; entries: Entry[] }>();
+    for (const entry of this.#entries.values()) if (entry.holder && !alive.has(entry.holder.key)) entry.holder = undefined;
+    this.#settle();
     for (const entry of this.#entries.values()) {
-      if (entry.holder && !alive.has(entry.holder.key)) entry.holder = undefined;
+      // Its objects may be gone already: it is read where it is, and loaded nowhere else.
+      if (entry.leaving) continue;
       const node = placeSegment(entry.record.id, nodes);
       if (!node || (entry.holder?.key === node.key && entry.loadedAs === this.#form(entry.record.id))) continue;
       const batch = due.get(node.key) ?? { node, entries: [] };
@@ -170,26 +183,34 @@ export class ShardView {
     return entry.holder !== undefined || this.#options.shard.retains(entry.record.id);
   }
 
+  /** Its rows can be read now: here, at a datanode, or from what it was compacted from. */
+  #isCovered(entry: Entry): boolean {
+    return this.#readable(entry) || this.#deferred.has(entry.record.id);
+  }
+
   /** Why a read must wait; undefined: it need not. */
   #missing(wanted: ReadonlySet<number>): string | undefined {
     if (!this.#listed) return 'its segments are not listed yet';
     for (const entry of this.#entries.values()) {
-      if (wanted.has(entry.record.partitionId) && !this.#readable(entry)) return `segment ${entry.record.id} is on no datanode yet`;
+      if (wanted.has(entry.record.partitionId) && !this.#isCovered(entry)) return `segment ${entry.record.id} is on no datanode yet`;
     }
     return undefined;
   }
 
   #snapshot(wanted: ReadonlySet<number>): ReadView {
     const byNode = new Map<string, { node: DataNodeInstance; segmentIds: number[] }>();
+    let purgedTs = this.#purgedTs;
     for (const { record, holder } of this.#entries.values()) {
+      if (!wanted.has(record.partitionId) || this.#deferred.has(record.id)) continue;
+      purgedTs = Math.max(purgedTs, record.purgedTs);
       // Without a holder the growing source is still here.
-      if (!holder || !wanted.has(record.partitionId)) continue;
+      if (!holder) continue;
       const group = byNode.get(holder.key) ?? { node: holder, segmentIds: [] };
       group.segmentIds.push(record.id);
       byNode.set(holder.key, group);
     }
     const growing = this.#options.shard.parts().filter((part) => wanted.has(part.partitionId) && this.#partitions.has(part.partitionId));
-    const view: ReadView = { growing, holders: [...byNode.values()], release: () => this.#done(view) };
+    const view: ReadView = { growing, holders: [...byNode.values()], purgedTs, release: () => this.#done(view) };
     this.#reads.add(view);
     return view;
   }
@@ -244,20 +265,85 @@ export class ShardView {
   #takeSegments(): void {
     const { segments, shard } = this.#options;
     const gone = new Map(this.#entries);
-    for (const record of segments.sealed(shard.index)) {
+    const sealed = segments.sealed(shard.index);
+    this.#into = new Map(sealed.flatMap((record) => record.compactedFrom.map((from): [number, number] => [from, record.id])));
+    for (const record of sealed) {
+      if (this.#into.has(record.id)) continue;
       if (!this.#partitions.has(record.partitionId)) {
         // Nobody will read it, so nobody will drop its source.
         shard.drop(record.id);
         continue;
       }
       gone.delete(record.id);
-      if (!this.#entries.has(record.id)) this.#entries.set(record.id, { record, holder: undefined, loadedAs: '' });
+      const entry = this.#entries.get(record.id);
+      if (!entry) this.#entries.set(record.id, { record, holder: undefined, loadedAs: '', leaving: false });
     }
-    for (const [id, { holder }] of gone) {
-      this.#entries.delete(id);
-      shard.drop(id);
-      if (holder) this.#discard(() => void this.#release(holder, [id]));
+    for (const [id, entry] of gone) {
+      const record = segments.segment(id);
+      const compacted = record !== undefined && this.#intoOf(id) > 0 && this.#partitions.has(record.partitionId);
+      if (compacted) entry.leaving = true;
+      else this.#remove(id, entry);
     }
+    this.#settle();
+  }
+
+  #remove(id: number, entry: Entry): void {
+    const { segments, shard } = this.#options;
+    this.#purgedTs = Math.max(this.#purgedTs, segments.segment(id)?.purgedTs ?? 0, entry.record.purgedTs);
+    this.#entries.delete(id);
+    shard.drop(id);
+    const { holder } = entry;
+    if (holder) this.#discard(() => void this.#release(holder, [id]));
+  }
+
+  /**
+   * The swap of a compaction, in one step: sources are read until the segment that has their rows now is served, then they go and it is read. When
+   * one of the sources cannot be read any more, all of them go, and reads wait for the segment.
+   */
+  #settle(): void {
+    const sources = new Map<number, [number, Entry][]>();
+    for (const [id, entry] of this.#entries) {
+      if (!entry.leaving) continue;
+      const heir = this.#heirOf(id);
+      const of = sources.get(heir);
+      if (of) of.push([id, entry]);
+      else sources.set(heir, [[id, entry]]);
+    }
+    const deferred = new Set<number>();
+    for (const [heir, of] of sources) {
+      const entry = this.#entries.get(heir);
+      // Not known yet: the watch has told of the sources first.
+      const unknown = entry === undefined && this.#options.segments.segment(heir) === undefined;
+      const waits = entry !== undefined && !entry.holder && this.#readsSources(heir);
+      if (unknown) continue;
+      if (waits) deferred.add(heir);
+      // What was never loaded stands between the sources and their heir: it goes in any case.
+      for (const [id, source] of of) if (!waits || !this.#readable(source)) this.#remove(id, source);
+    }
+    this.#deferred = deferred;
+  }
+
+  /** The segment at the end of the chain of compactions that this one went into. */
+  #heirOf(id: number): number {
+    let heir = id;
+    for (let next = this.#intoOf(heir); next > 0; next = this.#intoOf(heir)) heir = next;
+    return heir;
+  }
+
+  #intoOf(id: number): number {
+    return this.#options.segments.segment(id)?.compactedInto || (this.#into.get(id) ?? 0);
+  }
+
+  /** Whether every row of it can be read from entries that it was compacted from. */
+  #readsSources(id: number): boolean {
+    const from = this.#options.segments.segment(id)?.compactedFrom ?? [];
+    return (
+      from.length > 0 &&
+      from.every((source) => {
+        const entry = this.#entries.get(source);
+        return (entry?.leaving === true && this.#readable(entry)) || this.#readsSources(source);
+      })
+    );
   }
 
   /** What decides whether a loaded segment must be sent again. */
@@ -330,6 +416,7 @@ export class ShardView {
     entry.holder = node;
     entry.loadedAs = form;
     shard.drop(id);
+    this.#settle();
     if (!before || before.key === node.key) return;
     this.#discard(() => {
       if (this.#entries.get(id)?.holder?.key !== before.key) void this.#release(before, [id]);

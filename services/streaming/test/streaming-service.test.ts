@@ -3,7 +3,15 @@ import { CatalogView, keys } from '@cairn/catalog';
 import { IndexPool } from '@cairn/index';
 import { type Lease, MemoryMetaStore } from '@cairn/meta';
 import { MemoryObjectStore } from '@cairn/objects';
-import { ChannelRecord, CollectionRecord, LoadRecord, NodeRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
+import {
+  ChannelRecord,
+  CollectionRecord,
+  LoadRecord,
+  NodeRecord,
+  PartitionRecord,
+  SegmentRecord,
+  ShardRecord,
+} from '@cairn/proto/cairn/meta';
 import { QueryPlan, ReadScope, SearchPlan, StreamingDefinition, type WriteRequest } from '@cairn/proto/cairn/services';
 import { decodeQueryResult, decodeSearchResult } from '@cairn/query';
 import { type Client, InProcessNetwork } from '@cairn/rpc';
@@ -278,6 +286,27 @@ describe('a streaming node', () => {
     expect(await cluster.ids({ readTs: ts })).toEqual([1, 2, 3, 4, 5]);
     await cluster.put({ ...record, properties: [{ key: 'collection.ttl.seconds', value: '-1' }] });
     expect(await cluster.count()).toBe(10);
+  });
+
+  it('never reads at a timestamp whose deleted rows a compaction has left out: picks a later one, or refuses', async () => {
+    await open();
+    await cluster.load();
+    const first = await cluster.write(rowsOf(1, 5));
+    const node = await cluster.datanode('d1');
+    const { segmentIds } = await cluster.flush();
+    for (let waited = 0; node.held.size === 0 && waited < 2000; waited += 10) await cluster.runtime.sleep(10);
+    expect(await cluster.ids({ readTs: first.ts })).toHaveLength(5);
+    const key = keys.segment(COLLECTION, segmentIds[0] ?? 0);
+    const entry = await cluster.meta.get(key);
+    if (!entry) throw new Error('no segment');
+    const purgedTs = cluster.oracle.last + 7;
+    const value = SegmentRecord.encode({ ...SegmentRecord.decode(entry.value), id: 77, compactedFrom: segmentIds, purgedTs }).finish();
+    await cluster.meta.txn({ then: [{ kind: 'put', key: keys.segment(COLLECTION, 77), value }] });
+    for (let waited = 0; !node.held.has(77) && waited < 2000; waited += 10) await cluster.runtime.sleep(10);
+    expect(await cluster.ids()).toHaveLength(5);
+    expect(node.scopes.at(-1)).toMatchObject({ segmentIds: [77] });
+    expect(node.scopes.at(-1)?.readTs).toBeGreaterThanOrEqual(purgedTs);
+    await expect(cluster.ids({ readTs: first.ts })).rejects.toMatchObject({ codeName: 'InvalidParameter', message: /purged/ });
   });
 
   it('refuses to read what is not loaded', async () => {

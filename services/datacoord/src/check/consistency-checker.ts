@@ -18,6 +18,7 @@ import {
 import type { CheckResponse, Finding } from '@cairn/proto/cairn/upkeep';
 import { type ExaminerPool, readSnapshot } from '@cairn/segment';
 import { CatalogState, type RecordTable } from '../catalog-state.ts';
+import { isOpen } from '../compaction/compaction-task.ts';
 import { drillOwner } from '../drill-manager.ts';
 import type { BucketIdentity } from '../gc/bucket-identity.ts';
 import type { GarbagePlanner } from '../gc/garbage-plan.ts';
@@ -31,6 +32,8 @@ import { checkObjects, type ReferredObject } from './object-check.ts';
 
 /** What ends by itself (an expired pin, a FAILED snapshot, a dead prefix) may be late by this before it is a finding. */
 const LATE_MS = 60_000;
+/** A compaction that nobody asked for and that is older than this hangs. */
+const COMPACTION_MS = 6 * 3_600_000;
 /** A finding counts when it is there in this many rounds running: what is under way meanwhile is none. */
 const ROUNDS = 3;
 const BETWEEN_ROUNDS_MS = 500;
@@ -88,6 +91,7 @@ export class ConsistencyChecker {
     await this.#restores(findings);
     this.#drills(findings);
     const groups = await this.#groups(findings);
+    this.#compactions(findings);
     const live = await this.#live(findings, groups);
     const snapshots = await this.#snapshots(findings);
     await this.#prefixes(findings);
@@ -139,6 +143,8 @@ export class ConsistencyChecker {
     compare('pin', store.state.pins, fresh.pins);
     compare('restore intent', store.state.intents, fresh.intents);
     compare('restore job', store.state.jobs, fresh.jobs);
+    compare('compaction task', store.state.compactionTasks, fresh.compactionTasks);
+    compare('compaction job', store.state.compactionJobs, fresh.compactionJobs);
   }
 
   #pins(findings: Findings): void {
@@ -205,6 +211,36 @@ export class ConsistencyChecker {
         findings.add('job', name, `collection ${id} of a drill that is over is still there`);
   }
 
+  /** A job has its tasks, an open task has inputs and comes to an end. */
+  #compactions(findings: Findings): void {
+    const { store, runtime } = this.#options;
+    const { compactionJobs, compactionTasks } = store.state;
+    const tasks = new Map<number, number>();
+    const taken = new Map<number, number>();
+    for (const task of compactionTasks.values()) {
+      const name = `compaction ${task.id}`;
+      tasks.set(task.jobId, (tasks.get(task.jobId) ?? 0) + 1);
+      if (task.jobId > 0 && !compactionJobs.get(task.jobId)) findings.add('job', name, `its job ${task.jobId} is not there`);
+      if (task.sourceSegmentIds.length === 0) findings.add('job', name, 'it has no inputs');
+      if (!isOpen(task)) {
+        if (task.endedMs === 0) findings.add('job', name, 'it is over and has no end time');
+        continue;
+      }
+      if (task.jobId === 0 && task.createdMs + COMPACTION_MS < runtime.now())
+        findings.add('job', name, `it did not end since ${task.createdMs}`);
+      if (task.jobId > 0) continue;
+      // Who asks for a compaction may name what another has taken: the later one fails, or goes on with what became of it.
+      for (const id of task.sourceSegmentIds) {
+        if (taken.has(id)) findings.add('job', name, `segment ${id} is an input of compaction ${taken.get(id)} too`);
+        taken.set(id, task.id);
+      }
+    }
+    for (const job of compactionJobs.values()) {
+      const found = tasks.get(job.id) ?? 0;
+      if (found > job.tasks) findings.add('job', `compaction job ${job.id}`, `${found} tasks, recorded ${job.tasks}`);
+    }
+  }
+
   /** Groups that are visible. Unpublished ones belong to a running job, or are about to be undone. */
   async #groups(findings: Findings): Promise<ReadonlySet<string>> {
     const { store, runtime } = this.#options;
@@ -222,6 +258,7 @@ export class ConsistencyChecker {
     const { state } = this.#options.store;
     const objects: ReferredObject[] = [];
     const segments = new Set<string>();
+    const replaced = new Map<string, number>();
     const alive = (id: number): boolean => state.collections.get(id)?.state === CollectionState.COLLECTION_LIVE;
     for (const segment of await this.#all(keys.allSegments, SegmentRecord)) {
       if (!alive(segment.collectionId) || segment.state !== SegmentState.SEGMENT_SEALED || !published.has(segment.group)) continue;
@@ -230,8 +267,12 @@ export class ConsistencyChecker {
       segments.add(keys.segment(segment.collectionId, segment.id));
       const by = `segment ${segment.id} of collection ${segment.collectionId}`;
       for (const object of segment.objects) objects.push({ object, rows: segment.rows, by });
+      for (const from of segment.compactedFrom) replaced.set(keys.segment(segment.collectionId, from), segment.id);
       if (segment.minTs > segment.maxTs) findings.add('reference', by, `row timestamps ${segment.minTs} to ${segment.maxTs}`);
     }
+    // Its rows would be read twice.
+    for (const [key, id] of replaced)
+      if (segments.has(key)) findings.add('reference', key, `it is live beside segment ${id}, which was made from it`);
     for (const log of await this.#all(keys.allDeltas, DeltaLogRecord)) {
       if (!alive(log.collectionId) || log.droppedTs > 0 || !published.has(log.group)) continue;
       const by = `delta log ${log.id} of collection ${log.collectionId}`;

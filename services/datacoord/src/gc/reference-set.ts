@@ -30,6 +30,17 @@ export class ReferenceSet {
     return this.#numbers;
   }
 
+  has(number: number): boolean {
+    let low = 0;
+    let high = this.#numbers.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#numbers[middle] ?? 0) < number) low = middle + 1;
+      else high = middle;
+    }
+    return this.#numbers[low] === number;
+  }
+
   bytesAt(position: number): number {
     return this.#bytes[position] ?? 0;
   }

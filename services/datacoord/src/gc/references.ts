@@ -2,6 +2,7 @@ import type { Runtime } from '@cairn/base';
 import { keys, parseObjectName } from '@cairn/catalog';
 import {
   CollectionState,
+  CompactionTaskState,
   DeltaLogRecord,
   IndexBuildState,
   RestoreJobState,
@@ -10,6 +11,7 @@ import {
   SegmentState,
   SnapshotState,
 } from '@cairn/proto/cairn/meta';
+import { compactionPrefix } from '../compaction/compaction-task.ts';
 import type { LeaderStore } from '../leader-store.ts';
 import { numberOf, type ReferenceSet, unitOf } from './reference-set.ts';
 import type { SnapshotReferences } from './snapshot-references.ts';
@@ -70,6 +72,12 @@ export class ReferenceReader {
       all.add(number);
     };
     const pendingBuilds = new Set<number>();
+    // Before the records: what a compaction commits meanwhile is seen there.
+    for (const task of this.#store.state.compactionTasks.values()) {
+      if (task.state !== CompactionTaskState.COMPACTION_EXECUTING) continue;
+      lives(compactionPrefix(task));
+      for (const build of task.buildIds) pendingBuilds.add(build);
+    }
     const dropped: DroppedRecord[] = [];
     // Segments that are not live, for their builds; judged again at the end by what was held meanwhile.
     const judged: { readonly collectionId: number; readonly units: readonly string[]; readonly record: DroppedRecord }[] = [];

@@ -51,6 +51,13 @@ export class SnapshotReferences {
     return new ReferenceSet(unitsOf(bundle));
   }
 
+  /** Of one COMMITTED snapshot; read from the bucket at most once. */
+  async of(record: SnapshotRecord): Promise<ReferenceSet> {
+    const set = this.#sets.get(record.id) ?? (await this.read(record));
+    this.#sets.set(record.id, set);
+    return set;
+  }
+
   /** What is remembered of a snapshot. */
   known(id: number): ReferenceSet | undefined {
     return this.#sets.get(id);

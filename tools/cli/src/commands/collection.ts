@@ -1,8 +1,15 @@
-import { DescribeCollectionRequest, QueryRequest, ShowCollectionsRequest, ShowType } from '@cairn/proto/milvus/milvus';
+import {
+  DescribeCollectionRequest,
+  ManualCompactionRequest,
+  QueryRequest,
+  ShowCollectionsRequest,
+  ShowType,
+} from '@cairn/proto/milvus/milvus';
 import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import type { Command } from 'commander';
+import { compactionRow, compactionState, watchCompaction } from '../compaction-progress.ts';
 import { print, printOne } from '../output.ts';
-import { must, withSession } from '../session.ts';
+import { CommandError, EXIT, must, withSession } from '../session.ts';
 
 const typeNames = new Map<number, string>(Object.entries(DataType).map(([name, value]) => [value, name]));
 
@@ -80,6 +87,42 @@ export function addCollectionCommands(program: Command): void {
         const field = reply.fieldsData[0]?.field;
         const data = field?.$case === 'scalars' ? field.value.data : undefined;
         printOne(session.format, { count: data?.$case === 'longData' ? Number(data.value.data[0] ?? 0n) : 0 });
+      }),
+    );
+
+  collection
+    .command('compact')
+    .description('merge small segments and purge deleted rows now')
+    .argument('<name>', 'collection or alias')
+    .option('-w, --wait', 'wait until every plan has ended, with a progress bar')
+    .option('--target-size <MiB>', 'size of the segments to be made; default: the configured one', '0')
+    .addHelpText('after', '\nExample:\n  cairn collection compact packages --wait')
+    .action(async (name: string, options: { wait?: boolean; targetSize: string }, command: Command) =>
+      withSession(command, async (session) => {
+        const reply = await session.milvus.manualCompaction(
+          ManualCompactionRequest.fromPartial({
+            dbName: session.database,
+            collectionName: name,
+            targetSize: BigInt(Math.trunc(Number(options.targetSize)) || 0),
+          }),
+          session.options,
+        );
+        must(reply.status);
+        if (options.wait) await watchCompaction(session, reply.compactionID);
+        else printOne(session.format, { compaction_id: String(reply.compactionID), plans: reply.compactionPlanCount });
+      }),
+    );
+
+  collection
+    .command('compaction')
+    .description('how a compaction that was asked for stands')
+    .argument('<id>', 'as `compact` printed it')
+    .option('-w, --wait', 'wait until every plan has ended')
+    .action(async (id: string, options: { wait?: boolean }, command: Command) =>
+      withSession(command, async (session) => {
+        if (!/^\d+$/.test(id)) throw new CommandError(`a compaction id is a number, not '${id}'`, EXIT.usage);
+        if (options.wait) await watchCompaction(session, BigInt(id));
+        else printOne(session.format, compactionRow(await compactionState(session, BigInt(id))));
       }),
     );
 }

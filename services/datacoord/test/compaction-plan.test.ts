@@ -1,0 +1,86 @@
+import { DeltaLogRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
+import { describe, expect, test } from 'vitest';
+import { likelyPurgedPercent, planAll, planAutomatic, type ShardDeletes } from '../src/compaction/compaction-plan.ts';
+
+const MiB = 2 ** 20;
+const limits = { targetBytes: 256 * MiB, minSegments: 4, maxSegments: 30, deletedPercent: 20 };
+let id = 1;
+const segment = (bytes: number, more: Partial<SegmentRecord> = {}): SegmentRecord =>
+  SegmentRecord.fromPartial({ id: id++, partitionId: 2, rows: 100, minTs: 10, maxTs: 20, bytes, ...more });
+const log = (rows: number, more: Partial<DeltaLogRecord> = {}): DeltaLogRecord =>
+  DeltaLogRecord.fromPartial({ id: id++, rows, minTs: 15, maxTs: 30, lastSequence: 50, ...more });
+const deletes = (segments: SegmentRecord[], logs: DeltaLogRecord[] = []): ShardDeletes => ({
+  segments,
+  logs,
+  appliedBefore: (one) => one.deletesFrom,
+});
+const automatic = (segments: SegmentRecord[], logs: DeltaLogRecord[] = [], before = 1_000) =>
+  planAutomatic(segments, deletes(segments, logs), before, limits)?.segments.map((one) => one.bytes / MiB);
+
+describe('what is merged', () => {
+  test('segments of one size, as soon as there are enough of them, at most as many and as much as one compaction takes', () => {
+    const small = Array.from({ length: 3 }, () => segment(MiB));
+    expect(automatic(small)).toBeUndefined();
+    expect(automatic([...small, segment(2 * MiB)])).toEqual([1, 1, 1, 2]);
+    expect(automatic(Array.from({ length: 40 }, () => segment(MiB)))).toHaveLength(30);
+    expect(automatic(Array.from({ length: 6 }, () => segment(60 * MiB)))).toEqual([60, 60, 60, 60]);
+  });
+
+  test('not a large one with a few small ones: a row is rewritten a few times, not at every flush', () => {
+    expect(automatic([segment(100 * MiB), segment(MiB), segment(MiB), segment(MiB)])).toBeUndefined();
+    let written = 0;
+    let segments: SegmentRecord[] = [];
+    for (let flush = 0; flush < 250; flush++) {
+      segments.push(segment(MiB));
+      for (let plan = planAutomatic(segments, deletes(segments), 1_000, limits); plan; ) {
+        const merged = plan.segments.reduce((sum, one) => sum + one.bytes, 0);
+        written += merged / MiB;
+        const taken = new Set(plan.segments);
+        segments = [...segments.filter((one) => !taken.has(one)), segment(merged)];
+        plan = planAutomatic(segments, deletes(segments), 1_000, limits);
+      }
+    }
+    expect(written / 250).toBeLessThan(5);
+    expect(segments.length).toBeLessThan(16);
+  });
+
+  test('none that is half as large as the target or more: it is done', () => {
+    expect(automatic(Array.from({ length: 8 }, () => segment(129 * MiB)))).toBeUndefined();
+  });
+});
+
+describe('what is purged', () => {
+  const big = (more: Partial<SegmentRecord> = {}) => segment(200 * MiB, more);
+
+  test('the segment that deletes may hit most, from the given share on', () => {
+    expect(automatic([big()], [log(19)])).toBeUndefined();
+    expect(automatic([big()], [log(21)])).toEqual([200]);
+    expect(automatic([big(), big()], [log(30)])).toBeUndefined();
+    expect(automatic([big(), big({ minTs: 40 })], [log(30)])).toEqual([200]);
+  });
+
+  test('not for deletes that were applied, are of another partition, or young', () => {
+    expect(automatic([big({ deletesFrom: 51 })], [log(90)])).toBeUndefined();
+    expect(automatic([big({ deletesFrom: 50 })], [log(90)])).toEqual([200]);
+    expect(automatic([big()], [log(90, { partitionId: 3 })])).toBeUndefined();
+    expect(automatic([big()], [log(90)], 29)).toBeUndefined();
+  });
+
+  test('a restored segment that may hold rows after its snapshot, until somebody has counted', () => {
+    const restored = big({ asOf: 15 });
+    expect(likelyPurgedPercent(restored, deletes([restored]), 1_000)).toBe(100);
+    const counted = { ...deletes([restored]), appliedBefore: () => 7 };
+    expect(likelyPurgedPercent(restored, counted, 1_000)).toBe(0);
+  });
+});
+
+describe('what was asked for', () => {
+  test('takes all, packed up to the target; one that is alone only if deletes may hit it', () => {
+    const segments = [200, 100, 3, 2, 1].map((size) => segment(size * MiB));
+    const plans = planAll(segments, deletes(segments, [log(1)]), limits);
+    expect(plans.map((plan) => plan.segments.map((one) => one.bytes / MiB))).toEqual([[1, 2, 3, 100], [200]]);
+    expect(plans.map((plan) => plan.minPurgedPercent)).toEqual([0, 1]);
+    expect(planAll([segment(MiB)], deletes([]), limits)).toEqual([]);
+    expect(planAll([segment(500 * MiB)], deletes([]), limits)).toEqual([]);
+  });
+});
