@@ -16,6 +16,7 @@ import {
   HasCollectionRequest,
   ListSnapshotsRequest,
   LoadCollectionRequest,
+  ManualCompactionRequest,
   MilvusServiceDefinition,
   PinSnapshotDataRequest,
   QueryRequest,
@@ -155,6 +156,10 @@ export class WireClient implements RaceClient {
 
   flush(collection: string): Promise<Outcome<unknown>> {
     return this.#call((milvus) => milvus.flush(FlushRequest.fromPartial({ collectionNames: [collection] })));
+  }
+
+  compact(collection: string): Promise<Outcome<unknown>> {
+    return this.#call((milvus) => milvus.manualCompaction(ManualCompactionRequest.fromPartial({ collectionName: collection })));
   }
 
   createSnapshot(collection: string, name: string, tries = TRIES): Promise<Outcome<unknown>> {
