@@ -35,21 +35,19 @@ export class CompactionRules {
    * be missing from it.
    */
   heldBy(collectionId: number): SnapshotRecord | undefined {
-    for (const snapshot of this.#store.state.snapshots.values()) {
-      if (snapshot.collectionId === collectionId && snapshot.state === SnapshotState.SNAPSHOT_PENDING) return snapshot;
-    }
-    return undefined;
+    return this.#store.state.snapshotIndex.of(collectionId).find((snapshot) => snapshot.state === SnapshotState.SNAPSHOT_PENDING);
   }
 
   /** Snapshots of the collection that keep their segments from being compacted at that time of the oracle. */
   #protecting(collectionId: number, ts: number): SnapshotRecord[] {
-    return [...this.#store.state.snapshots.values()].filter(
-      (snapshot) =>
-        snapshot.collectionId === collectionId &&
-        snapshot.state === SnapshotState.SNAPSHOT_COMMITTED &&
-        snapshot.compactionProtectionSeconds > 0 &&
-        timestampMs(snapshot.ts) + snapshot.compactionProtectionSeconds * 1000 > timestampMs(ts),
-    );
+    return this.#store.state.snapshotIndex
+      .of(collectionId)
+      .filter(
+        (snapshot) =>
+          snapshot.state === SnapshotState.SNAPSHOT_COMMITTED &&
+          snapshot.compactionProtectionSeconds > 0 &&
+          timestampMs(snapshot.ts) + snapshot.compactionProtectionSeconds * 1000 > timestampMs(ts),
+      );
   }
 
   /**
