@@ -17,18 +17,37 @@ export function mayDelete(log: DeltaLogRecord, segment: SegmentRecord): boolean 
   );
 }
 
+/** How late deletes come for each shard and partition: tells of many segments, without going through the logs for each, that no delete can hit them. */
+export class DeleteWindows {
+  readonly #latest = new Map<string, number>();
+
+  constructor(deltaLogs: readonly DeltaLogRecord[]) {
+    for (const log of deltaLogs) {
+      if (log.asOf > 0 && log.minTs > log.asOf) continue;
+      const key = `${log.shard} ${log.partitionId}`;
+      this.#latest.set(key, Math.max(log.maxTs, this.#latest.get(key) ?? 0));
+    }
+  }
+
+  /** As `mayDelete` of any of the logs. */
+  mayHit({ shard, partitionId, minTs }: SegmentRecord): boolean {
+    const latest = (partition: number): number => this.#latest.get(`${shard} ${partition}`) ?? 0;
+    return Math.max(latest(0), latest(partitionId)) > minTs;
+  }
+}
+
 /**
  * True when readers of the snapshot see all stored rows of the segment just as they are stored: no delete can hit them, none lies after the mask,
  * and no field was added later with a default. Then its content hash is also that of its visible rows.
  */
 export function isSeenAsStored(
   segment: SegmentRecord,
-  deltaLogs: readonly DeltaLogRecord[],
+  deletes: DeleteWindows,
   schema: { readonly version: number; readonly defaults: boolean },
 ): boolean {
   if (segment.contentHash === '' || (segment.asOf > 0 && segment.maxTs > segment.asOf)) return false;
   if (segment.schemaVersion !== schema.version && schema.defaults) return false;
-  return !deltaLogs.some((log) => mayDelete(log, segment));
+  return !deletes.mayHit(segment);
 }
 
 /** Version of a snapshot's schema, and whether any of its fields gives rows without its column a value. */
@@ -53,7 +72,7 @@ export async function contentOf(
   turns?: Turns,
 ): Promise<SnapshotContent> {
   const { segments, deltaLogs } = contents;
-  const byShard = Map.groupBy(deltaLogs, (log) => log.shard);
+  const deletes = new DeleteWindows(deltaLogs);
   const traits = schemaTraits(definition);
   let sum = addHashes([]);
   let visibleRows = 0;
@@ -65,7 +84,7 @@ export async function contentOf(
     sum = addHashes([sum, ...some.map((segment) => parseHash(segment.contentHash))]);
     for (const segment of some) visibleRows += segment.rows;
     const masked = (segment: SegmentRecord) => ({ ...segment, asOf: segment.asOf > 0 ? Math.min(segment.asOf, ts) : ts });
-    seen &&= some.every((segment) => isSeenAsStored(masked(segment), byShard.get(segment.shard) ?? [], traits));
+    seen &&= some.every((segment) => isSeenAsStored(masked(segment), deletes, traits));
   }
   const stored = formatHash(sum);
   return seen ? { stored, visibleRows, visible: stored } : { stored, visibleRows: -1, visible: '' };

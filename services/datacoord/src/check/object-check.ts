@@ -2,6 +2,7 @@ import { asCairnError, isRetriable, mapLimit } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import { type ExaminerPool, examineObject } from '@cairn/segment';
+import { infosOf, whyNot } from './object-infos.ts';
 
 /** Objects looked at at once; reading keeps this many in memory. */
 const PARALLEL_HEADS = 32;
@@ -34,24 +35,22 @@ export async function checkObjects(
   for (const one of referred) byContent.set(`${one.object.key} ${one.object.size} ${one.object.crc32c}`, one);
   const damage: ObjectDamage[] = [];
   const all = [...byContent.values()];
-  await mapLimit(all, pool ? PARALLEL_READS : PARALLEL_HEADS, async ({ object, rows, by }) => {
-    try {
-      if (pool) return await examineObject({ objects, pool }, object, rows);
-      const detail = await whyNotThere(objects, object);
+  if (pool) {
+    await mapLimit(all, PARALLEL_READS, async ({ object, rows, by }) => {
+      try {
+        await examineObject({ objects, pool }, object, rows);
+      } catch (error) {
+        if (isRetriable(error)) throw error;
+        damage.push({ key: object.key, by, detail: asCairnError(error).message });
+      }
+    });
+  } else {
+    const keys = all.map(({ object }) => object.key);
+    const found = await infosOf(objects, keys, PARALLEL_HEADS);
+    for (const { object, by } of all) {
+      const detail = whyNot(object, found.get(object.key));
       if (detail !== undefined) damage.push({ key: object.key, by, detail });
-    } catch (error) {
-      if (isRetriable(error)) throw error;
-      damage.push({ key: object.key, by, detail: asCairnError(error).message });
     }
-  });
+  }
   return { damage, objects: all.length, bytes: all.reduce((sum, one) => sum + one.object.size, 0) };
-}
-
-/** Undefined: it is there with its length and tag. */
-export async function whyNotThere(objects: ObjectStore, object: ObjectRef): Promise<string | undefined> {
-  const found = await objects.head(object.key);
-  if (!found) return `object not found: ${object.key}`;
-  if (found.size !== object.size) return `${found.size} bytes, recorded ${object.size}`;
-  if (object.etag !== '' && found.etag !== '' && found.etag !== object.etag) return `tag ${found.etag}, recorded ${object.etag}`;
-  return undefined;
 }

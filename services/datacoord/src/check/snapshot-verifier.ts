@@ -5,6 +5,7 @@ import type { Finding, VerifyReport } from '@cairn/proto/cairn/upkeep';
 import {
   addHashes,
   DeleteReader,
+  DeleteWindows,
   type ExaminationParts,
   type ExaminedSegment,
   type ExaminerPool,
@@ -21,7 +22,7 @@ import {
   schemaTraits,
   tablesOf,
 } from '@cairn/segment';
-import { whyNotThere } from './object-check.ts';
+import { infosOf, whyNot } from './object-infos.ts';
 
 /** A page ends after this long: a caller hears of it about every other second. */
 const PAGE_MS = 1_500;
@@ -29,6 +30,8 @@ const PAGE_MS = 1_500;
 const PARALLEL_HEADS = 64;
 /** Units looked at between two looks at the clock, per parallel lane. */
 const STRIDE = 4;
+/** Units whose heads are compared between two looks at the clock. */
+const HEADS_STRIDE = 1_000;
 /** Segments read at once for each hashing thread: one is read while another is hashed. */
 const READERS_PER_THREAD = 2;
 
@@ -95,11 +98,13 @@ export class SnapshotVerifier {
     }
     const units = unitsOf(bundle);
     let progress: Progress = before ?? start(record.id);
-    const lanes = options.deep ? this.#pool.size * READERS_PER_THREAD : PARALLEL_HEADS;
+    const lanes = this.#pool.size * READERS_PER_THREAD;
+    const stride = options.deep ? lanes * STRIDE : HEADS_STRIDE;
     const parts = this.#parts(bundle, options);
     while (progress.at < units.length) {
-      const some = units.slice(progress.at, progress.at + lanes * STRIDE);
-      const results = await mapLimit(some, lanes, (unit) => this.#look(unit, parts, options.deep, findings));
+      const some = units.slice(progress.at, progress.at + stride);
+      if (!options.deep) await this.#heads(some, findings);
+      const results = options.deep ? await mapLimit(some, lanes, (unit) => this.#look(unit, parts, findings)) : some.map(() => undefined);
       progress = advance(progress, some, results);
       if (options.paged && this.#runtime.monotonic() - started > PAGE_MS) break;
     }
@@ -112,13 +117,13 @@ export class SnapshotVerifier {
 
   /**
    * Count and content hash of the rows that readers of the snapshot see. Only segments are read of which some rows are deleted, masked, or have a
-   * late default. ObjectDamaged and ObjectNotFound name the object;
+   * late default. ObjectDamaged and ObjectNotFound name the object.
    */
   async visible(record: SnapshotRecord, throttle?: (bytes: number) => Promise<void>): Promise<RowSum> {
     const bundle = await readSnapshot(this.#objects, record.metadataKey, { withSegments: true });
     const traits = schemaTraits(bundle.definition);
-    const byShard = Map.groupBy(bundle.deltaLogs, (log) => log.shard);
-    const known = (segment: SegmentRecord) => isSeenAsStored(segment, byShard.get(segment.shard) ?? [], traits);
+    const deletes = new DeleteWindows(bundle.deltaLogs);
+    const known = (segment: SegmentRecord) => isSeenAsStored(segment, deletes, traits);
     return this.#sum(bundle, this.#parts(bundle, throttle ? { throttle } : {}), known);
   }
 
@@ -150,25 +155,25 @@ export class SnapshotVerifier {
     };
   }
 
+  /** Heads of everything: there, of the recorded length and tag. */
+  async #heads(units: readonly Unit[], findings: Finding[]): Promise<void> {
+    const wanted = units.flatMap((unit) => refsOf(unit).map((ref) => ({ ref, by: unit.by })));
+    const found = await infosOf(
+      this.#objects,
+      wanted.map(({ ref }) => ref.key),
+      PARALLEL_HEADS,
+    );
+    for (const { ref, by } of wanted) {
+      const detail = whyNot(ref, found.get(ref.key));
+      if (detail !== undefined) findings.push({ kind: 'object', subject: ref.key, detail: `${detail} (${by})` });
+    }
+  }
+
   /** Answers the sums of a segment that was read in full. */
-  async #look(unit: Unit, parts: ExaminationParts, deep: boolean, findings: Finding[]): Promise<ExaminedSegment | undefined> {
-    for (const { ref, rows } of unit.objects) {
-      await this.#guarded(ref.key, unit.by, findings, async () => {
-        if (deep) return examineObject(parts, ref, rows);
-        const detail = await whyNotThere(this.#objects, ref);
-        if (detail !== undefined) throw new CairnError('ObjectDamaged', detail);
-      });
-    }
+  async #look(unit: Unit, parts: ExaminationParts, findings: Finding[]): Promise<ExaminedSegment | undefined> {
+    for (const { ref, rows } of unit.objects) await this.#guarded(ref.key, unit.by, findings, () => examineObject(parts, ref, rows));
     const { segment } = unit;
-    if (!segment) return undefined;
-    if (deep) return this.#guarded(segment.prefix, unit.by, findings, () => examineSegment(parts, segment));
-    for (const ref of tablesOf(segment)) {
-      await this.#guarded(ref.key, unit.by, findings, async () => {
-        const detail = await whyNotThere(this.#objects, ref);
-        if (detail !== undefined) throw new CairnError('ObjectDamaged', detail);
-      });
-    }
-    return undefined;
+    return segment && this.#guarded(segment.prefix, unit.by, findings, () => examineSegment(parts, segment));
   }
 
   /** Damage becomes a finding that names the object; anything else is thrown. */
