@@ -11,6 +11,7 @@ export * from './logger.ts';
 export * from './protocol.ts';
 export * from './retry.ts';
 export * from './runtime.ts';
+export * from './stretch.ts';
 export * from './system-runtime.ts';
 export * from './timestamp.ts';
 export * from './turns.ts';

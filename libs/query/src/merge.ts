@@ -1,7 +1,17 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime, Stretch } from '@cairn/base';
 import { isDescending } from '@cairn/index';
-import { type Column, type ColumnBatch, compareKeyRows, type Field, isNull, makeBatch, takeColumn, valueAt } from '@cairn/schema';
-import { arrange, groupPicks, PickList, type Picks } from './picks.ts';
+import {
+  type Column,
+  type ColumnBatch,
+  concatColumns,
+  type Field,
+  isNull,
+  keyRowOrder,
+  makeBatch,
+  takeColumn,
+  valueAt,
+} from '@cairn/schema';
+import { arrange, groupPicks, PickList, type Picks, type PicksByPart } from './picks.ts';
 import type { QueryRows, SearchHits } from './results.ts';
 
 export interface MergeOptions {
@@ -88,8 +98,9 @@ function bestOf(
     for (let row = starts[i]; row < starts[i] + part.counts[query]; row++) candidates.push({ part: i, row, score: part.scores[row] });
   });
   const sign = isDescending(options.metric) ? -1 : 1;
+  const byKey = keyRowOrder(keys);
   const order = (a: Candidate, b: Candidate): number =>
-    sign * (a.score - b.score) || compareKeyRows(keys[a.part], a.row, keys[b.part], b.row) || a.part - b.part;
+    sign * (a.score - b.score) || byKey(a.part, a.row, b.part, b.row) || a.part - b.part;
   // One part alone is in order already, but for ties that its rows' order decided.
   if (candidates.some((candidate, i) => i > 0 && order(candidates[i - 1], candidate) > 0)) candidates.sort(order);
   const groupId = options.groupByFieldId ?? 0;
@@ -154,38 +165,78 @@ export function takePicks(batches: readonly ColumnBatch[], picks: Picks): Column
 
 /**
  * Rows of several parts by primary key; `limit` 0: all. Parts are in key order. A key that several parts have is taken from the first of them, so
- * growing rows come first. Counts add up.
+ * growing rows come first. Counts add up. With a runtime, large results give way to the event loop.
  */
-export function mergeRows(parts: readonly QueryRows[], pkField: Field, limit: number): QueryRows {
+export async function mergeRows(parts: readonly QueryRows[], pkField: Field, limit: number, runtime?: Runtime): Promise<QueryRows> {
   const count = parts.reduce((sum, part) => sum + part.count, 0);
   const filled = parts.filter((part) => part.columns.columns.size > 0);
   if (filled.length === 0) return { columns: makeBatch([]), count };
+  const stretch = runtime && new Stretch(runtime);
   const keys = filled.map((part) => columnOf(part.columns, pkField.id));
-  const picks = mergeKeys(keys, limit);
-  const columns = takePicks(
-    filled.map((part) => part.columns),
-    picks,
-  );
-  return { columns, count };
+  const picks = await mergeKeys(keys, limit, stretch);
+  const grouped = groupPicks(picks);
+  const columns: [number, Column][] = [];
+  for (const [id, first] of filled[0].columns.columns) {
+    columns.push([id, await takeInSlices(id, first, filled, grouped, stretch)]);
+  }
+  return { columns: makeBatch(columns), count };
+}
+
+/** Rows that one stretch takes, and picks between two looks at the clock. */
+const TAKE_ROWS = 4_096;
+const PICKS_BETWEEN = 256;
+
+async function takeInSlices(
+  id: number,
+  first: Column,
+  filled: readonly QueryRows[],
+  { parts, order }: PicksByPart,
+  stretch: Stretch | undefined,
+): Promise<Column> {
+  if (parts.length === 0) return takeColumn(first, new Int32Array(0));
+  const sources = parts.map(({ part }) => columnOf(filled[part].columns, id));
+  if (!stretch || order.length <= TAKE_ROWS) {
+    return arrange(
+      parts.map(({ rows }, i) => takeColumn(sources[i], rows)),
+      order,
+    );
+  }
+  const taken: Column[] = [];
+  for (const [i, { rows }] of parts.entries()) {
+    for (let at = 0; at < rows.length; at += TAKE_ROWS) {
+      taken.push(takeColumn(sources[i], rows.subarray(at, at + TAKE_ROWS)));
+      await stretch.pause();
+    }
+  }
+  const all = concatColumns(taken);
+  await stretch.pause();
+  const pieces: Column[] = [];
+  for (let at = 0; at < order.length; at += TAKE_ROWS) {
+    pieces.push(takeColumn(all, order.subarray(at, at + TAKE_ROWS)));
+    await stretch.pause();
+  }
+  return concatColumns(pieces);
 }
 
 /** Walks key columns in step: each key once, from the first part that has it; of equal keys within one part the last (the newest). `limit` 0: all. */
-export function mergeKeys(keys: readonly Column[], limit: number): Picks {
+async function mergeKeys(keys: readonly Column[], limit: number, stretch: Stretch | undefined): Promise<Picks> {
+  const compare = keyRowOrder(keys);
   const at = new Int32Array(keys.length);
   const picks = new PickList();
   const most = limit > 0 ? limit : Number.POSITIVE_INFINITY;
   while (picks.length < most) {
+    if (stretch && picks.length % PICKS_BETWEEN === 0) await stretch.pause();
     let least = -1;
     for (let part = 0; part < keys.length; part++) {
-      if (at[part] < keys[part].length && (least < 0 || compareKeyRows(keys[part], at[part], keys[least], at[least]) < 0)) least = part;
+      if (at[part] < keys[part].length && (least < 0 || compare(part, at[part], least, at[least]) < 0)) least = part;
     }
     if (least < 0) break;
     const first = at[least];
     for (let part = keys.length - 1; part >= 0; part--) {
-      if (part !== least) while (at[part] < keys[part].length && compareKeyRows(keys[part], at[part], keys[least], first) === 0) at[part]++;
+      if (part !== least) while (at[part] < keys[part].length && compare(part, at[part], least, first) === 0) at[part]++;
     }
     let last = first;
-    while (last + 1 < keys[least].length && compareKeyRows(keys[least], last + 1, keys[least], first) === 0) last++;
+    while (last + 1 < keys[least].length && compare(least, last + 1, least, first) === 0) last++;
     at[least] = last + 1;
     picks.add(least, last);
   }

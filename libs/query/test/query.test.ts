@@ -113,10 +113,21 @@ describe('mergeRows', () => {
         const parts = await Promise.all(
           segments.map(async (segment) => decodeQueryResult(encodeQueryResult(await query([segment], plan), 1))),
         );
-        expect(rowKeys(mergeRows(parts, SCHEMA.primaryKey, limit))).toEqual(rowKeys(await query(segments, plan)));
+        expect(rowKeys(await mergeRows(parts, SCHEMA.primaryKey, limit))).toEqual(rowKeys(await query(segments, plan)));
       }),
       { numRuns: 100 },
     );
+  });
+
+  it('of many rows gives the same in slices as in one go', async () => {
+    const keys = [Array.from({ length: 6_000 }, (_, i) => 2 * i), Array.from({ length: 6_000 }, (_, i) => 3 * i)];
+    const parts = await Promise.all(
+      keys.map(async (list) => query([growing([[1, list.map((id) => row(id, id % 7))]])], queryPlan('', { limit: 0 }))),
+    );
+    const whole = await mergeRows(parts, SCHEMA.primaryKey, 0);
+    const sliced = await mergeRows(parts, SCHEMA.primaryKey, 0, runtime);
+    expect(rowKeys(sliced)).toEqual([...new Set(keys.flat())].sort((a, b) => a - b));
+    expect(sliced.columns).toEqual(whole.columns);
   });
 
   it('takes a key that two parts have from the first, and adds counts', async () => {
@@ -124,8 +135,8 @@ describe('mergeRows', () => {
       await query([growing([[1, [row(1, 5)]]])], queryPlan('')),
       await query([growing([[1, [row(1, 6), row(2)]]])], queryPlan('')),
     ];
-    const merged = mergeRows(parts, SCHEMA.primaryKey, 0);
+    const merged = await mergeRows(parts, SCHEMA.primaryKey, 0);
     expect([rowKeys(merged), cells(merged.columns.columns.get(102)), merged.count]).toEqual([[1, 2], [5, 2], 3]);
-    expect(mergeRows([{ ...parts[0], columns: { length: 0, columns: new Map() } }], SCHEMA.primaryKey, 0).count).toBe(1);
+    expect((await mergeRows([{ ...parts[0], columns: { length: 0, columns: new Map() } }], SCHEMA.primaryKey, 0)).count).toBe(1);
   });
 });

@@ -73,6 +73,21 @@ export function compareKeyRows(a: Column, i: number, b: Column, j: number): numb
   return compareWords(wordsOf(left.values), i, wordsOf(right.values), j);
 }
 
+/**
+ * `compareKeyRows` over columns of one key field, by their places in the list: (column, row) with (column, row). Made once for many comparisons: each would
+ * build its views anew.
+ */
+export function keyRowOrder(columns: readonly Column[]): (a: number, i: number, b: number, j: number) => number {
+  const keys = columns.map(asKeys);
+  const texts = keys.filter((column) => column.kind === 'bytes');
+  if (texts.length === keys.length) return (a, i, b, j) => compareBytes(texts[a], i, texts[b], j);
+  const words = keys.map((column) => {
+    if (column.kind === 'bytes') throw new CairnError('Internal', 'keys of texts and numbers compared');
+    return wordsOf(column.values);
+  });
+  return (a, i, b, j) => compareWords(words[a], i, words[b], j);
+}
+
 function compareWords(a: Int32Array, i: number, b: Int32Array, j: number): number {
   const high = a[i * 2 + 1] - b[j * 2 + 1];
   return high !== 0 ? high : (a[i * 2] >>> 0) - (b[j * 2] >>> 0);

@@ -157,9 +157,10 @@ export class DataNodeService implements Service {
   async #query({ scope, plan }: SegmentQueryRequest, context: CallContext): Promise<QueryResult> {
     if (!scope || !plan) throw new CairnError('InvalidParameter', 'query of segments without scope or plan');
     const { readTs, expiredTs } = scope;
+    const { runtime } = this.#options;
     const shard = await this.#ready(scope, context);
     return shard.read(scope.segmentIds, async (segments) =>
-      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs, expiredTs }), readTs),
+      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs, expiredTs, runtime }), readTs),
     );
   }
 

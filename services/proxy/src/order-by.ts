@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime, Stretch } from '@cairn/base';
 import { type CollectionSchema, type Column, type ColumnBatch, DataType, type Field, isValid, valueAt } from '@cairn/schema';
 
 /** One field that results are sorted by. */
@@ -41,38 +41,120 @@ export function readOrderBy(text: string, schema: CollectionSchema): OrderTerm[]
   });
 }
 
-/** Rows [start, end) of a batch in the order asked for; equal ones stay as they were. Nulls are larger than every value. */
-export function orderedRows(batch: ColumnBatch, terms: readonly OrderTerm[], start: number, end: number): Int32Array {
-  const keys = terms.map(({ field, descending }) => {
+/** Rows sorted in one go, and steps of a merge between two looks at the clock. */
+const BLOCK_ROWS = 512;
+const STEPS_BETWEEN = 512;
+
+/**
+ * Rows [start, end) of a batch in the order asked for; equal ones stay as they were. Nulls are larger than every value. Many rows are sorted in
+ * slices: blocks first, then merged two by two, giving way to the event loop.
+ */
+export async function orderedRows(
+  batch: ColumnBatch,
+  terms: readonly OrderTerm[],
+  start: number,
+  end: number,
+  runtime: Runtime,
+): Promise<Int32Array> {
+  const stretch = new Stretch(runtime);
+  const keys: SortKeys[] = [];
+  for (const { field, descending } of terms) {
     const column = batch.columns.get(field.id);
     if (!column) throw new CairnError('Internal', `result has no column of field ${field.name} to order by`);
-    return { values: sortKeys(column, start, end), sign: descending ? -1 : 1 };
-  });
-  const rows = Int32Array.from({ length: end - start }, (_, i) => start + i);
-  return rows.sort((a, b) => {
-    for (const { values, sign } of keys) {
-      const order = compare(values[a - start], values[b - start]);
+    keys.push(await sortKeys(column, start, end, descending ? -1 : 1, stretch));
+  }
+  const compare = (a: number, b: number): number => {
+    for (const { ranks, exact, sign } of keys) {
+      const left = ranks[a - start];
+      const right = ranks[b - start];
+      const order = left < right ? -1 : left > right ? 1 : exact(a, b);
       if (order !== 0) return order * sign;
     }
     return a - b;
-  });
-}
-
-type SortKey = boolean | number | bigint | Uint8Array | undefined;
-
-/** Texts are compared by their bytes, which is the order of code points. */
-function sortKeys(column: Column, start: number, end: number): SortKey[] {
-  const keys: SortKey[] = [];
-  for (let row = start; row < end; row++) {
-    if (!isValid(column.validity, row)) keys.push(undefined);
-    else if (column.kind === 'bytes') keys.push(column.data.subarray(column.offsets[row], column.offsets[row + 1]));
-    else keys.push(valueAt(column, row) as boolean | number | bigint);
+  };
+  let rows = Int32Array.from({ length: end - start }, (_, i) => start + i);
+  for (let at = 0; at < rows.length; at += BLOCK_ROWS) {
+    rows.subarray(at, at + BLOCK_ROWS).sort(compare);
+    await stretch.pause();
   }
-  return keys;
+  for (let width = BLOCK_ROWS; width < rows.length; width *= 2) rows = await mergedBlocks(rows, width, compare, stretch);
+  return rows;
 }
 
-function compare(a: SortKey, b: SortKey): number {
-  if (a === undefined || b === undefined) return a === b ? 0 : a === undefined ? 1 : -1;
-  if (a instanceof Uint8Array && b instanceof Uint8Array) return Buffer.compare(a, b);
-  return a < b ? -1 : a > b ? 1 : 0;
+/** Sorted blocks of `width` rows, merged two by two. */
+async function mergedBlocks(
+  rows: Int32Array,
+  width: number,
+  compare: (a: number, b: number) => number,
+  stretch: Stretch,
+): Promise<Int32Array<ArrayBuffer>> {
+  const merged = new Int32Array(rows.length);
+  for (let at = 0; at < rows.length; at += 2 * width) {
+    const middle = Math.min(at + width, rows.length);
+    const last = Math.min(at + 2 * width, rows.length);
+    let left = at;
+    let right = middle;
+    for (let to = at; to < last; to++) {
+      const fromLeft = left < middle && (right === last || compare(rows[left], rows[right]) <= 0);
+      merged[to] = fromLeft ? rows[left++] : rows[right++];
+      if (to % STEPS_BETWEEN === 0) await stretch.pause();
+    }
+  }
+  return merged;
+}
+
+/** One term's keys: numbers that put most rows in order, and what decides where those are equal. */
+interface SortKeys {
+  readonly ranks: Float64Array;
+  /** Of two rows of the batch with equal ranks. */
+  exact(a: number, b: number): number;
+  readonly sign: number;
+}
+
+const same = (): number => 0;
+
+async function sortKeys(column: Column, start: number, end: number, sign: number, stretch: Stretch): Promise<SortKeys> {
+  const ranks = new Float64Array(end - start);
+  const rankAt = rankOf(column);
+  for (let row = start; row < end; row++) {
+    ranks[row - start] = isValid(column.validity, row) ? rankAt(row) : Number.POSITIVE_INFINITY;
+    if (row % STEPS_BETWEEN === 0) await stretch.pause();
+  }
+  const values = exactOf(column);
+  const { validity } = column;
+  if (validity === null) return { ranks, exact: values, sign };
+  const exact = (a: number, b: number): number => {
+    const left = isValid(validity, a);
+    const right = isValid(validity, b);
+    return left && right ? values(a, b) : left ? -1 : right ? 1 : 0;
+  };
+  return { ranks, exact, sign };
+}
+
+/** Texts by their first bytes, as a number; everything else by its value. */
+function rankOf(column: Column): (row: number) => number {
+  if (column.kind !== 'bytes') return (row) => Number(valueAt(column, row));
+  const { data, offsets } = column;
+  return (row) => {
+    let rank = 0;
+    for (let i = 0, at = offsets[row]; i < RANK_BYTES; i++, at++) rank = rank * 256 + (at < offsets[row + 1] ? data[at] : 0);
+    return rank;
+  };
+}
+
+/** Bytes of a text that fit a number exactly. */
+const RANK_BYTES = 6;
+
+/** Texts are compared by their bytes, which is the order of code points; large integers may share a rank. */
+function exactOf(column: Column): (a: number, b: number) => number {
+  if (column.kind === 'bytes') {
+    const { data, offsets } = column;
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+    return (a, b) => bytes.compare(bytes, offsets[b], offsets[b + 1], offsets[a], offsets[a + 1]);
+  }
+  if (column.kind === 'fixed' && column.values instanceof BigInt64Array) {
+    const { values } = column;
+    return (a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : 0);
+  }
+  return same;
 }

@@ -1,3 +1,4 @@
+import type { Runtime } from '@cairn/base';
 import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
 import { makeBatch, takeBatch } from '@cairn/schema';
 import { type OrderTerm, orderedRows } from './order-by.ts';
@@ -54,16 +55,17 @@ export async function runSearch(
     ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
   });
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  return { hits: rounded(afterOffset(ordered(merged, search.orderBy), params.offset), params.roundDecimal), ts };
+  const hits = await ordered(merged, search.orderBy, parts.runtime);
+  return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };
 }
 
 /** The best hits of each query, in the order of their fields instead of their scores. */
-function ordered(hits: SearchHits, orderBy: readonly OrderTerm[]): SearchHits {
+async function ordered(hits: SearchHits, orderBy: readonly OrderTerm[], runtime: Runtime): Promise<SearchHits> {
   if (orderBy.length === 0 || hits.columns.columns.size === 0) return hits;
   const rows = new Int32Array(hits.columns.length);
   let start = 0;
   for (const count of hits.counts) {
-    rows.set(orderedRows(hits.columns, orderBy, start, start + count), start);
+    rows.set(await orderedRows(hits.columns, orderBy, start, start + count, runtime), start);
     start += count;
   }
   return { ...hits, columns: takeBatch(hits.columns, rows), scores: Float32Array.from(rows, (row) => hits.scores[row]) };

@@ -49,7 +49,7 @@ export async function vectorsOfKeys(
       return parts.owners.call(context, shard, (owner, options) => owner.query({ scope, plan }, options));
     }),
   );
-  const { columns } = mergeRows(results.map(decodeQueryResult), primaryKey, 0);
+  const { columns } = await mergeRows(results.map(decodeQueryResult), primaryKey, 0, parts.runtime);
   const found = columns.columns.get(primaryKey.id);
   const vectors = columns.columns.get(field.id);
   if (!found || vectors?.kind !== 'vector') throw new CairnError('NotSupported', `not supported: search by ids on field ${field.name}`);

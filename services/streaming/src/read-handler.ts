@@ -75,7 +75,7 @@ interface ReadKind<Part, Result> {
   remote(address: string, scope: SegmentReadScope, call: ReadCall): Promise<Result>;
   /** Exactly one datanode answered and nothing was read here: its answer as it is. */
   only(result: Result, readTs: number): Result;
-  merge(local: Part | undefined, remote: readonly Result[], reading: Reading): Result;
+  merge(local: Part | undefined, remote: readonly Result[], reading: Reading): Result | Promise<Result>;
 }
 
 /** Search and Query of a shard: growing rows here, sealed segments on datanodes, at one timestamp. */
@@ -129,15 +129,16 @@ export class ReadHandler {
   }
 
   #querying(plan: QueryPlan): ReadKind<Awaited<ReturnType<typeof executeQuery>>, QueryResult> {
-    const { transport } = this.#options;
+    const { runtime, transport } = this.#options;
     return {
       local: (segments, { schema, readTs, expiredTs }) => executeQuery({ segments, schema, plan, readTs, expiredTs }),
       remote: (address, scope, call) =>
         transport.client(DataNodeDefinition, address).query({ scope, plan }, { signal: call.signal, timeoutMs: call.remaining() }),
       only: (result, ts) => ({ ...result, ts }),
-      merge: (local, remote, { schema, readTs }) => {
+      merge: async (local, remote, { schema, readTs }) => {
         const parts = [...(local ? [local] : []), ...remote.map(decodeQueryResult)];
-        return encodeQueryResult(parts.length === 1 && parts[0] ? parts[0] : mergeRows(parts, schema.primaryKey, plan.limit), readTs);
+        const only = parts.length === 1 ? parts[0] : undefined;
+        return encodeQueryResult(only ?? (await mergeRows(parts, schema.primaryKey, plan.limit, runtime)), readTs);
       },
     };
   }

@@ -1,4 +1,4 @@
-import { CairnError, fromWireTimestamp, randomId } from '@cairn/base';
+import { CairnError, fromWireTimestamp, type Runtime, randomId } from '@cairn/base';
 import { parseFilter, serializeExpr } from '@cairn/expr';
 import type { ConsistencyLevel } from '@cairn/proto/milvus/common';
 import type { SearchRequest } from '@cairn/proto/milvus/milvus';
@@ -175,8 +175,9 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const reply = { status: OK, collectionName: entry.record.name, sessionTs, primaryFieldName: primaryKey.name };
       if (counting)
         return { ...reply, fields: [countField(results.reduce((sum, result) => sum + result.count, 0))], outputFields: [COUNT] };
-      const merged = mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit).columns;
-      const columns = orderBy.length > 0 ? orderedPage(merged, orderBy, limit === undefined ? undefined : limit + offset) : merged;
+      const { columns: merged } = await mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit, parts.runtime);
+      const wanted = limit === undefined ? undefined : limit + offset;
+      const columns = orderBy.length > 0 ? await orderedPage(merged, orderBy, wanted, parts.runtime) : merged;
       const page = offset === 0 ? columns : sliceBatch(columns, Math.min(offset, columns.length), columns.length);
       return { ...reply, fields: resultFields(output, page), outputFields: output.names } satisfies QueryReply;
     },
@@ -184,10 +185,17 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
 }
 
 /** The first rows of a query's matches in the order asked for. */
-function orderedPage(matches: ColumnBatch, orderBy: readonly OrderTerm[], limit: number | undefined): ColumnBatch {
+async function orderedPage(
+  matches: ColumnBatch,
+  orderBy: readonly OrderTerm[],
+  limit: number | undefined,
+  runtime: Runtime,
+): Promise<ColumnBatch> {
   if (matches.length > MAX_ORDERED_ROWS)
     throw new CairnError('InvalidParameter', `order_by over more than ${MAX_ORDERED_ROWS} matching rows, narrow the filter`);
-  return matches.length === 0 ? matches : takeBatch(matches, orderedRows(matches, orderBy, 0, matches.length).subarray(0, limit));
+  if (matches.length === 0) return matches;
+  const rows = await orderedRows(matches, orderBy, 0, matches.length, runtime);
+  return takeBatch(matches, rows.subarray(0, limit));
 }
 
 function countField(count: number): ResultField {
