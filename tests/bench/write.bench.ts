@@ -40,7 +40,8 @@ const insert = (address: string, collection: string): Promise<LoadResult> =>
   runLoad({ address, path: `${PATH}Insert`, requests: requestsFor(collection), connections: 4, depth: 1, once: true, durationMs: 0 });
 
 async function measure(settings: Record<string, string>): Promise<{ rowsPerSecond: number; p50: number; p99: number; cpuPerMb: number }> {
-  const server = mode === 'cluster' ? await startCluster({ settings }) : await startStandalone({ settings });
+  // One streaming node: a log in memory cannot be handed over to another process.
+  const server = mode === 'cluster' ? await startCluster({ settings, streamings: 1 }) : await startStandalone({ settings });
   try {
     const address = 'addresses' in server ? (server.addresses[0] ?? '') : server.address;
     const pids = 'addresses' in server ? server.all().map((one) => one.pid) : [server.process.pid];

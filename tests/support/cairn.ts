@@ -96,6 +96,8 @@ export interface Cluster {
   /** Addresses of the proxies. */
   readonly addresses: readonly string[];
   readonly processes: Readonly<Record<Role, readonly ServerProcess[]>>;
+  /** Health and metrics of each process, by its name. */
+  readonly httpPorts: ReadonlyMap<string, number>;
   readonly etcd: ServerProcess;
   readonly nats: readonly ServerProcess[];
   readonly minio: ServerProcess;
@@ -135,6 +137,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     for (let i = 0; i < count; i++) {
       const name = `${role}-${i}`;
       const [httpPort = 0, port = 0, proxyPort = 0] = await freePorts(3);
+      httpPorts.set(name, httpPort);
       const own = join(dir, name);
       await mkdir(own, { recursive: true });
       const ports: Record<string, number> =
@@ -145,6 +148,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     return made;
   };
   const addresses: string[] = [];
+  const httpPorts = new Map<string, number>();
   const processes = {
     datacoord: await make('datacoord', options.datacoords ?? 2),
     streaming: await make('streaming', options.streamings ?? 2),
@@ -155,6 +159,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const cluster: Cluster = {
     addresses,
     processes,
+    httpPorts,
     etcd: etcd.process,
     nats: nats.members,
     minio: minio.process,
