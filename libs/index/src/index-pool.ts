@@ -141,9 +141,11 @@ export class IndexPool implements Service {
     const estimate = nq * graphNs(breadth, queries.length / nq / 4);
     if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(task));
     const started = this.#runtime.monotonic();
+    const before = process.threadCpuUsage();
     // One round only: what a filter leaves unfinished takes longer than was estimated.
     const result = this.#inline.graph({ ...task, maxBreadth: breadth });
-    this.#ownThread.learn(path, estimate, (this.#runtime.monotonic() - started) * 1e6);
+    const { user, system } = process.threadCpuUsage(before);
+    this.#ownThread.learn(path, estimate, { wallNs: (this.#runtime.monotonic() - started) * 1e6, cpuNs: (user + system) * 1e3 });
     const again = breadth * 2 <= maxBreadth && (result.unfinished?.length ?? 0) === nq;
     return again ? this.#run({ ...task, breadth: breadth * 2 }) : result;
   }

@@ -13,6 +13,16 @@ const MOST = 8;
 /** What each search elsewhere takes off what was learned, so that an index that was slow (cold on disk) is tried again. */
 const FORGET = 0.995;
 
+/** A search whose clock ran so many times its CPU time was put aside, or waited for the disk. */
+const MUCH_LONGER = 4;
+
+/** What a search at the call cost, ns. */
+export interface Measured {
+  readonly wallNs: number;
+  /** Of the calling thread. */
+  readonly cpuNs: number;
+}
+
 interface Learned {
   /** Measured time by estimated time. */
   ratio: number;
@@ -24,7 +34,14 @@ interface Learned {
  */
 export class OwnThread {
   readonly #known = new Map<string, Learned>();
+  readonly #pageFaults: () => number;
   #elsewhere = 0;
+  #faults = 0;
+
+  /** `pageFaults`: how many pages this process has read from disk so far. */
+  constructor(pageFaults: () => number = () => process.resourceUsage().majorPageFault) {
+    this.#pageFaults = pageFaults;
+  }
 
   /** Whether a search of an estimated cost should run at the call. A file is first searched elsewhere: that brings its pages into memory. */
   takes(path: string, rows: number, estimateNs: number): boolean {
@@ -33,11 +50,15 @@ export class OwnThread {
     return estimateNs * learned.ratio <= (this.#elsewhere > 0 ? AMONG_OTHERS_NS : ALONE_NS);
   }
 
-  /** A search at the call took `measuredNs`. */
-  learn(path: string, estimateNs: number, measuredNs: number): void {
+  /**
+   * A search at the call took this. What counts is its CPU time, since on a busy machine the clock mostly tells how long others ran; the clock counts
+   * when the thread had to wait for pages of the file.
+   */
+  learn(path: string, estimateNs: number, { wallNs, cpuNs }: Measured): void {
     const learned = this.#known.get(path);
     if (!learned) return;
-    const ratio = Math.min(MOST, measuredNs / estimateNs);
+    const waited = wallNs > MUCH_LONGER * cpuNs && this.#readFromDisk();
+    const ratio = Math.min(MOST, (waited ? wallNs : cpuNs) / estimateNs);
     learned.ratio += (ratio > learned.ratio ? SLOWER : FASTER) * (ratio - learned.ratio);
   }
 
@@ -53,6 +74,14 @@ export class OwnThread {
     } finally {
       this.#elsewhere--;
     }
+  }
+
+  /** Whether pages came from disk since this was last asked. */
+  #readFromDisk(): boolean {
+    const faults = this.#pageFaults();
+    const some = faults > this.#faults;
+    this.#faults = faults;
+    return some;
   }
 
   forget(path: string): void {

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { OwnThread } from '../src/own-thread.ts';
 
 const QUICK_NS = 300_000;
+const busy = (ns: number) => ({ wallNs: ns, cpuNs: ns });
 
 test('a file is searched elsewhere first, then at the call while that is quick', async () => {
   const own = new OwnThread();
@@ -17,26 +18,34 @@ test('a file is searched elsewhere first, then at the call while that is quick',
 test('an index that turns out slow goes elsewhere, and is tried again after a while', async () => {
   const own = new OwnThread();
   await own.elsewhere('a', async () => undefined);
-  for (let i = 0; i < 100; i++) own.learn('a', QUICK_NS, 10 * QUICK_NS);
+  for (let i = 0; i < 100; i++) own.learn('a', QUICK_NS, busy(10 * QUICK_NS));
   expect(own.takes('a', 20_000, QUICK_NS)).toBe(false);
   for (let i = 0; i < 1000; i++) await own.elsewhere('a', async () => undefined);
   expect(own.takes('a', 20_000, QUICK_NS)).toBe(true);
 });
 
-test('a few searches during which the thread was put aside do not move an index away', async () => {
-  const own = new OwnThread();
+test('a thread that was put aside by others does not move an index away', async () => {
+  const own = new OwnThread(() => 7);
   await own.elsewhere('a', async () => undefined);
-  for (let i = 0; i < 1000; i++) own.learn('a', QUICK_NS, i % 5 === 0 ? 100 * QUICK_NS : QUICK_NS);
+  for (let i = 0; i < 1000; i++) own.learn('a', QUICK_NS, { wallNs: 100 * QUICK_NS, cpuNs: QUICK_NS });
   expect(own.takes('a', 20_000, QUICK_NS)).toBe(true);
+});
+
+test('an index whose pages come from disk goes elsewhere', async () => {
+  let faults = 0;
+  const own = new OwnThread(() => faults++);
+  await own.elsewhere('a', async () => undefined);
+  for (let i = 0; i < 100; i++) own.learn('a', QUICK_NS, { wallNs: 100 * QUICK_NS, cpuNs: QUICK_NS });
+  expect(own.takes('a', 20_000, QUICK_NS)).toBe(false);
 });
 
 test('searches that others would wait behind must be shorter', async () => {
   const own = new OwnThread();
   await own.elsewhere('a', async () => undefined);
-  const busy = Promise.withResolvers<void>();
-  const running = own.elsewhere('b', () => busy.promise);
+  const open = Promise.withResolvers<void>();
+  const running = own.elsewhere('b', () => open.promise);
   expect(own.takes('a', 20_000, 800_000)).toBe(false);
-  busy.resolve();
+  open.resolve();
   await running;
   expect(own.takes('a', 20_000, 800_000)).toBe(true);
 });
