@@ -15,7 +15,10 @@ const MAX_CALL_ID = 0xffff_ffff;
 /** Who waits for the answer of a call. */
 export interface Waiting {
   reply(bytes: Buffer): void;
+  /** The other side's own error. */
   fail(error: CairnError): void;
+  /** The connection is gone; what became of the call is not known. */
+  lost(why: string): void;
 }
 
 /** The calling side of one connection: from the first call until it is lost or closed, then never again. */
@@ -118,6 +121,6 @@ export class PacketConnection {
     this.#socket.destroy();
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const one of waiting) one.fail(new CairnError('Unavailable', `${this.#address}: ${why}`));
+    for (const one of waiting) one.lost(why);
   }
 }

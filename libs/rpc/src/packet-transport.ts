@@ -121,9 +121,11 @@ export class PacketTransport implements Transport {
             },
             fail: (error) => {
               settle();
-              reject(
-                error.codeName === 'Unavailable' ? new CairnError('Unavailable', `${what}: ${error.message}`, { cause: error }) : error,
-              );
+              reject(error);
+            },
+            lost: (why) => {
+              settle();
+              reject(new CairnError('Unavailable', `${what}: ${why}`));
             },
           });
         } catch (error) {

@@ -16,6 +16,7 @@ export class EchoNode {
       this.contexts.push(context);
       if (request.vchannel === 'slow') await runtime.sleep(10_000, context.signal);
       if (request.vchannel === 'stranger') throw new TypeError('not one of ours: Ä\n');
+      if (request.vchannel === 'away') throw new CairnError('Unavailable', 'a store is away', { extraInfo: { store: 'x' } });
       throw new CairnError('ObjectDamaged', `object is damaged: ${request.vchannel}`, { legacy: 7, extraInfo: { key: 'värde' } });
     },
     search: async (request) => ({

@@ -70,6 +70,11 @@ describe.each(kinds)('a call over %s', (kind) => {
     ]);
   });
 
+  test("leaves a server's own Unavailable as it is", async () => {
+    const error = await failure(client.releaseSegments(release('away')));
+    expect([error.codeName, error.message, error.extraInfo]).toEqual(['Unavailable', 'a store is away', { store: 'x' }]);
+  });
+
   test('turns what is not a CairnError into Unexpected', async () => {
     const error = await failure(client.releaseSegments(release('stranger')));
     expect([error.codeName, error.message]).toEqual(['Unexpected', 'not one of ours: Ä\n']);
