@@ -137,6 +137,52 @@ test('a key twice in one upsert is 1100 and writes nothing; a partial update kee
   expect((await send('upsert', 'parts', [{ id: 1, count: 6 }], { partial_update: true })).code).toBe(101);
 });
 
+test('with a partition key a partial update finds its row wherever it is, and moves it when the key changes', async () => {
+  const created = await sdk.createCollection({
+    ...{ collection_name: 'keyed', num_shards: 2, num_partitions: 5 },
+    fields: [
+      { name: 'id', data_type: DataType.VarChar, is_primary_key: true, max_length: 20 },
+      { name: 'vector', data_type: DataType.FloatVector, dim: 2 },
+      { name: 'owner', data_type: DataType.VarChar, max_length: 20, is_partition_key: true },
+      { name: 'day', data_type: DataType.Int32, is_clustering_key: true },
+    ],
+    index_params: [{ field_name: 'vector', index_type: 'FLAT', metric_type: 'L2' }],
+  } as never);
+  expect(created.error_code, created.reason).toBe('Success');
+  const all = Array.from({ length: 30 }, (_, i) => ({ id: `k${i}`, vector: [i, i], owner: `o${i % 7}`, day: i }));
+  await send('insert', 'keyed', all);
+  await sdk.flushSync({ collection_names: ['keyed'] });
+  await send(
+    'upsert',
+    'keyed',
+    all.slice(0, 15).map(({ id }) => ({ id, day: 100 })),
+    { partial_update: true },
+  );
+  await send(
+    'upsert',
+    'keyed',
+    all.slice(10, 20).map(({ id }) => ({ id, owner: 'moved' })),
+    { partial_update: true },
+  );
+  const reply = await sdk.query({
+    collection_name: 'keyed',
+    expr: 'day >= 0',
+    limit: 100,
+    output_fields: ['id', 'owner', 'day', 'vector'],
+    consistency_level: 'Strong',
+  } as never);
+  const expected = all.map((row, i) => ({ ...row, day: i < 15 ? 100 : i, owner: i >= 10 && i < 20 ? 'moved' : row.owner }));
+  expect(reply.data.toSorted((a, b) => Number(a.id.slice(1)) - Number(b.id.slice(1)))).toEqual(expected);
+  // The filter on the partition key is what decides which partitions are read.
+  const moved = await sdk.query({
+    collection_name: 'keyed',
+    expr: 'owner == "moved"',
+    output_fields: ['count(*)'],
+    consistency_level: 'Strong',
+  } as never);
+  expect(moved.data[0]['count(*)']).toBe('10');
+});
+
 test('rows outlive collection.ttl.seconds in no read, and its values are checked', async () => {
   await create('mortal', false);
   await send('insert', 'mortal', [{ id: 1, vector: [1, 1] }]);

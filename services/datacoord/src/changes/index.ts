@@ -23,7 +23,8 @@ export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) =
     );
   }
   const name = index.name === '' ? field.name : index.name;
-  checkName('index name', name);
+  // The name of a struct's member is none that a user could give.
+  if (name !== field.name) checkName('index name', name);
   for (const other of state.indexesOf(collection.id)) {
     if (other.fieldId === field.id) {
       // The same again without a name means the one that is there.
