@@ -1,15 +1,16 @@
-import type { Runtime } from '@cairn/base';
-import { indexBuildOf, keys, parseObjectName } from '@cairn/catalog';
+import { type Runtime, Turns } from '@cairn/base';
+import { keys, parseObjectName } from '@cairn/catalog';
 import type { Compare } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionState, PrefixRecord } from '@cairn/proto/cairn/meta';
 import type { GcItem } from '@cairn/proto/cairn/upkeep';
 import type { LeaderStore } from '../leader-store.ts';
+import { BucketListing, type ListedIndex } from './bucket-listing.ts';
+import { NumberTable } from './number-table.ts';
+import { numberOf } from './reference-set.ts';
 import { type DroppedRecord, isReferenced, type ReferenceReader, type References } from './references.ts';
 
 const EXAMPLES = 10;
-/** Entries gone through before the event loop has its turn. */
-const STRETCH = 10_000;
 
 /** Something to be recorded as dead, with what must still hold when it is. */
 export interface Burial {
@@ -38,21 +39,6 @@ export interface GarbagePlan {
   readonly references: References;
 }
 
-interface Listed {
-  readonly objects: number;
-  readonly bytes: number;
-}
-
-/** What the bucket holds: totals by prefix, and every index object, since one segment's prefix collects those of several builds. */
-interface Listing {
-  readonly prefixes: Map<string, Listed>;
-  readonly indexes: { readonly key: string; readonly bytes: number }[];
-  readonly stray: { readonly key: string; readonly bytes: number }[];
-  readonly metadata: { readonly key: string; readonly bytes: number; readonly id: number }[];
-  objects: number;
-  bytes: number;
-}
-
 export interface PlannerOptions {
   readonly store: LeaderStore;
   readonly objects: ObjectStore;
@@ -76,40 +62,46 @@ export class GarbagePlanner {
 
   /** `listing`: with the bucket's contents (bytes, stale index objects, unknown objects); else from the records alone. */
   async plan(nowMs: number, listing: boolean): Promise<GarbagePlan> {
-    const { store, references: reader, graceMs } = this.#options;
-    const found = listing ? await this.#list() : emptyListing();
+    const { store, objects, runtime, references: reader, graceMs } = this.#options;
+    const turns = new Turns(runtime);
+    const found = listing ? await BucketListing.read(objects, await this.#recorded(turns), turns) : new BucketListing(new NumberTable());
     const references = await reader.read();
     const own = references.dropped.filter((record) => ownerOf(record.unit) === record.collectionId);
     const dropped = new Map(own.map((record) => [record.unit, record]));
     const burials: Burial[] = [];
     const dead: GcItem[] = [];
-    const known = new Set<string>();
-    const alive = new Set<string>();
     for await (const page of store.pages(keys.prefixes)) {
       for (const { value, modRevision } of page) {
+        if (turns.due) await turns.give();
         const record = PrefixRecord.decode(value);
-        const { objects, bytes } = found.prefixes.get(record.prefix) ?? { objects: 0, bytes: 0 };
-        known.add(record.prefix);
+        const { objects, bytes } = found.of(record.prefix);
         if (record.dead) {
           const { prefix, purpose: reason, deadMs } = record;
           dead.push({ prefix, reason, objects, bytes, deadMs, dueMs: deadMs + graceMs });
           continue;
         }
-        alive.add(record.prefix);
         const fate = this.#fate(record, references, dropped, nowMs);
         if (fate) {
           const holds: Compare[] = [{ kind: 'modRevision', key: keys.prefix(record.prefix), equals: modRevision }, ...fate.if];
           burials.push({ ...fate, prefix: record.prefix, objects, bytes, if: holds });
+          continue;
+        }
+        for (const index of found.indexesOf(record.prefix)) {
+          if (!isStale(index, references)) continue;
+          const { key } = index;
+          const missing: Compare = { kind: 'missing', key: keys.prefix(key) };
+          burials.push({
+            prefix: key,
+            reason: 'no build record names this index object',
+            objects: 1,
+            bytes: index.bytes,
+            if: [missing],
+            deletes: [],
+          });
         }
       }
     }
-    for (const { key, bytes } of found.indexes) {
-      if (this.#staleIndex(key, references, alive)) {
-        const missing: Compare = { kind: 'missing', key: keys.prefix(key) };
-        burials.push({ prefix: key, reason: 'no build record names this index object', objects: 1, bytes, if: [missing], deletes: [] });
-      }
-    }
-    const unknown = await this.#unknown(found, known);
+    const unknown = await this.#unknown(found, turns);
     return {
       blocked: references.blocked,
       burials,
@@ -149,65 +141,35 @@ export class GarbagePlanner {
     return { reason: `${record.purpose} did not commit it`, if: [], notNamedBy: key, deletes: [] };
   }
 
-  /** A build that was superseded, or whose index was dropped, and that no snapshot or clone names. Nothing is judged while a capture runs. */
-  #staleIndex(key: string, references: References, alive: ReadonlySet<string>): boolean {
-    const name = parseObjectName(key);
-    if (name?.kind !== 'segment' || !alive.has(name.prefix) || isReferenced(references, key)) return false;
-    const build = indexBuildOf(name.name);
-    return build !== undefined && !references.pendingBuilds.has(build) && references.held.size === 0;
+  /** Numbers of all prefixes that have a record now. */
+  async #recorded(turns: Turns): Promise<NumberTable> {
+    const numbers = new NumberTable();
+    for await (const page of this.#options.store.pages(keys.prefixes)) {
+      for (const { key } of page) numbers.set(numberOf(key.slice(keys.prefixes.length)), 1);
+      if (turns.due) await turns.give();
+    }
+    return numbers;
   }
 
   /** What no record of ours covers: counted, with a few examples. */
   async #unknown(
-    found: Listing,
-    known: ReadonlySet<string>,
+    found: BucketListing,
+    turns: Turns,
   ): Promise<{ readonly objects: number; readonly bytes: number; readonly examples: readonly string[] }> {
-    const { store, runtime } = this.#options;
-    const unknown = { objects: 0, bytes: 0, examples: [] as string[] };
-    const count = (key: string, objects: number, bytes: number): void => {
-      unknown.objects += objects;
+    const unknown = await found.unknown(turns);
+    for (const { key, bytes, id } of found.metadata) {
+      if (this.#options.store.state.snapshots.get(id)) continue;
+      unknown.objects++;
       unknown.bytes += bytes;
-      if (unknown.examples.length < EXAMPLES) unknown.examples.push(key);
-    };
-    for (const { key, bytes } of found.stray) count(key, 1, bytes);
-    for (const { key, bytes, id } of found.metadata) if (!store.state.snapshots.get(id)) count(key, 1, bytes);
-    let seen = 0;
-    for (const [prefix, { objects, bytes }] of found.prefixes) {
-      if (!known.has(prefix)) count(prefix, objects, bytes);
-      if (++seen % STRETCH === 0) await runtime.sleep(0);
+      unknown.examples.push(key);
     }
-    return unknown;
-  }
-
-  async #list(): Promise<Listing> {
-    const listing = emptyListing();
-    for (const root of ['segments/', 'deltas/', 'snapshots/']) {
-      let after: string | undefined;
-      do {
-        const page = await this.#options.objects.list(root, after === undefined ? {} : { after });
-        for (const object of page.objects) take(listing, object.key, object.size);
-        after = page.next;
-      } while (after !== undefined);
-    }
-    return listing;
+    return { ...unknown, examples: unknown.examples.slice(0, EXAMPLES) };
   }
 }
 
-function take(listing: Listing, key: string, bytes: number): void {
-  listing.objects++;
-  listing.bytes += bytes;
-  const name = parseObjectName(key);
-  if (!name) listing.stray.push({ key, bytes });
-  else if (name.kind === 'metadata') listing.metadata.push({ key, bytes, id: name.id });
-  else {
-    const before = listing.prefixes.get(name.prefix) ?? { objects: 0, bytes: 0 };
-    listing.prefixes.set(name.prefix, { objects: before.objects + 1, bytes: before.bytes + bytes });
-    if (name.kind === 'segment' && indexBuildOf(name.name) !== undefined) listing.indexes.push({ key, bytes });
-  }
-}
-
-function emptyListing(): Listing {
-  return { prefixes: new Map(), indexes: [], stray: [], metadata: [], objects: 0, bytes: 0 };
+/** A build that was superseded, or whose index was dropped, and that no snapshot or clone names. Nothing is judged while a capture runs. */
+function isStale({ key, build }: ListedIndex, references: References): boolean {
+  return references.held.size === 0 && !references.pendingBuilds.has(build) && !isReferenced(references, key);
 }
 
 /** Collection whose prefix a unit lies under. */

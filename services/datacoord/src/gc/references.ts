@@ -1,4 +1,4 @@
-import type { Runtime } from '@cairn/base';
+import { type Runtime, Turns } from '@cairn/base';
 import { keys, parseObjectName } from '@cairn/catalog';
 import {
   CollectionState,
@@ -13,11 +13,15 @@ import {
 } from '@cairn/proto/cairn/meta';
 import { compactionPrefix } from '../compaction/compaction-task.ts';
 import type { LeaderStore } from '../leader-store.ts';
+import { NumberTable } from './number-table.ts';
 import { numberOf, type ReferenceSet, unitOf } from './reference-set.ts';
 import type { SnapshotReferences } from './snapshot-references.ts';
 
-/** Units gone through before the event loop has its turn. */
-const STRETCH = 20_000;
+/** Units gone through between two looks at the clock. */
+const STRETCH = 256;
+/** Who refers to a unit: a live record, a snapshot. */
+const LIVE = 1;
+const KEPT = 2;
 
 /** A segment or delta log record that nobody needs any more, though its objects may be another's too. */
 export interface DroppedRecord {
@@ -35,9 +39,9 @@ export interface References {
   /** Empty: complete. */
   readonly blocked: readonly string[];
   /** Numbers of the units that snapshots and live records refer to. */
-  readonly units: ReadonlySet<number>;
+  readonly units: { has(number: number): boolean };
   /** Of live records alone. */
-  readonly live: ReadonlySet<number>;
+  readonly live: { has(number: number): boolean };
   readonly snapshots: ReadonlyMap<number, ReferenceSet>;
   readonly dropped: readonly DroppedRecord[];
   /** Index builds that a datanode may be writing. */
@@ -64,13 +68,9 @@ export class ReferenceReader {
   async read(): Promise<References> {
     const before = await this.#snapshots.load();
     const held = this.#held();
-    const live = new Set<number>();
-    const all = new Set<number>();
-    const lives = (unit: string): void => {
-      const number = numberOf(unit);
-      live.add(number);
-      all.add(number);
-    };
+    const turns = new Turns(this.#runtime);
+    const units = new NumberTable();
+    const lives = (unit: string): void => units.mark(numberOf(unit), LIVE);
     const pendingBuilds = new Set<number>();
     // Before the records: what a compaction commits meanwhile is seen there.
     for (const task of this.#store.state.compactionTasks.values()) {
@@ -83,6 +83,7 @@ export class ReferenceReader {
     const judged: { readonly collectionId: number; readonly units: readonly string[]; readonly record: DroppedRecord }[] = [];
     for await (const page of this.#store.pages(keys.allSegments)) {
       for (const { key, value, modRevision } of page) {
+        if (turns.due) await turns.give();
         const record = SegmentRecord.decode(value);
         const { prefix: own } = record;
         // Nearly always all of a segment lies under its prefix: one unit.
@@ -98,6 +99,7 @@ export class ReferenceReader {
     }
     for await (const page of this.#store.pages(keys.allDeltas)) {
       for (const { key, value, modRevision } of page) {
+        if (turns.due) await turns.give();
         const record = DeltaLogRecord.decode(value);
         if (!record.object) continue;
         const reason = this.#whyNoDeltaLog(record);
@@ -115,10 +117,12 @@ export class ReferenceReader {
     const goneSegments = new Set(judged.map(({ record }) => record.key));
     for await (const page of this.#store.pages(keys.allSegmentIndexes)) {
       for (const { value } of page) {
+        if (turns.due) await turns.give();
         const record = SegmentIndexRecord.decode(value);
         if (record.state === IndexBuildState.INDEX_BUILD_PENDING) pendingBuilds.add(record.buildId);
         if (!record.object) continue;
-        const gone = goneSegments.has(keys.segment(record.collectionId, record.segmentId)) && !held.has(record.collectionId);
+        const gone =
+          goneSegments.size > 0 && goneSegments.has(keys.segment(record.collectionId, record.segmentId)) && !held.has(record.collectionId);
         if (!gone) lives(record.object.key);
       }
     }
@@ -129,15 +133,15 @@ export class ReferenceReader {
       else dropped.push(record);
     }
     const snapshots = new Map([...before.sets, ...after.sets]);
-    let since = 0;
     for (const set of snapshots.values()) {
-      for (const number of set.numbers()) all.add(number);
-      since += set.size;
-      if (since < STRETCH) continue;
-      since = 0;
-      await this.#runtime.sleep(0);
+      const numbers = set.numbers();
+      for (let at = 0; at < numbers.length; at++) {
+        units.mark(numbers[at] as number, KEPT);
+        if (at % STRETCH === 0 && turns.due) await turns.give();
+      }
     }
-    return { blocked: after.blocked, units: all, live, snapshots, dropped, pendingBuilds, held };
+    const live = { has: (number: number) => ((units.get(number) ?? 0) & LIVE) !== 0 };
+    return { blocked: after.blocked, units, live, snapshots, dropped, pendingBuilds, held };
   }
 
   /** Capture may still take what was live at a pending snapshot's T; a running restore stages records in its target. */
