@@ -78,11 +78,11 @@ export class ControlChannel {
     for await (const page of writer.replay(applier.appliedSequence + 1)) {
       for (const record of page) {
         if (record.kind !== 'data' || record.sequence <= applier.appliedSequence) continue;
-        const message = ControlRecord.decode(record.payload);
+        const message = this.#read(record.sequence, record.payload);
         try {
           await applier.apply(record.sequence, message);
           logger.info(
-            { sequence: record.sequence, change: message.change?.$case },
+            { sequence: record.sequence, change: message?.change?.$case },
             'applied a change that an earlier leader had only written',
           );
         } catch (error) {
@@ -90,6 +90,19 @@ export class ControlChannel {
           if (applier.appliedSequence < record.sequence) throw error;
         }
       }
+    }
+  }
+
+  /** undefined: bytes that are no message. Nobody waits for their answer; they are stepped over, or no leader could ever begin. */
+  #read(sequence: number, payload: Uint8Array): ControlRecord | undefined {
+    try {
+      return ControlRecord.decode(payload);
+    } catch (error) {
+      this.#options.logger.error(
+        { error, sequence, bytes: payload.length },
+        'a record of the control channel cannot be read; it changes nothing',
+      );
+      return undefined;
     }
   }
 

@@ -1,4 +1,4 @@
-import { CairnError, type Config, PROTOCOL, type Service } from '@cairn/base';
+import { CairnError, type Config, PROTOCOL, type Service, Turns } from '@cairn/base';
 import { keys, NodeRegistration, requireCompatibleNodes } from '@cairn/catalog';
 import { type MetaEntry, scan } from '@cairn/meta';
 import { type LeaderRecord, LeaderRecord as LeaderRecordCodec, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
@@ -53,7 +53,7 @@ export class DataCoordService implements Service {
       },
     });
     this.handlers = this.#makeHandlers();
-    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects);
+    this.upkeep = upkeepHandlers(() => this.#leader(), resources.objects, resources.runtime);
   }
 
   /** Returns at once; the campaign and the registration wait for the store by themselves. */
@@ -138,7 +138,7 @@ export class DataCoordService implements Service {
       },
       listSnapshots: async (request) => {
         const term = this.#leader();
-        const sizes = request.sizes ? snapshotBytes(await term.references.read()) : undefined;
+        const sizes = request.sizes ? await snapshotBytes(await term.references.read(), new Turns(this.#resources.runtime)) : undefined;
         return term.snapshots.catalog.list(request, sizes);
       },
       describeSnapshot: async (request) => this.#leader().snapshots.describe(request),

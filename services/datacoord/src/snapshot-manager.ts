@@ -32,6 +32,7 @@ import type { DataCoordSettings } from './settings.ts';
 import { runBarrier } from './snapshot-barrier.ts';
 import { captureSnapshot } from './snapshot-capture.ts';
 import { type KeptBytes, SnapshotList } from './snapshot-list.ts';
+import { type CreatePhase, recordPhase } from './snapshot-metrics.ts';
 
 export interface SnapshotManagerOptions {
   readonly store: LeaderStore;
@@ -101,13 +102,17 @@ export class SnapshotManager {
     const { database, collection, name, description, compactionProtectionSeconds } = request;
     checkSnapshotName(name);
     const value = { database, collection, id: 0, name, description, compactionProtectionSeconds };
+    const begun = runtime.monotonic();
     const { id, ts } = await withSpan('control createSnapshot', { snapshot: name, collection }, () =>
       control.submit(requestId, { $case: 'createSnapshot', value }),
     );
+    recordPhase('control', runtime.monotonic() - begun);
     const record = store.state.snapshots.get(id);
     if (!record) throw new CairnError('InvalidParameter', `snapshot ${name} of this request is gone: it failed, or was dropped since`);
-    if (record.state === SnapshotState.SNAPSHOT_PENDING) await this.#drive(record).outcome.promise;
-    else if (record.state === SnapshotState.SNAPSHOT_FAILED) throw failure(record);
+    if (record.state === SnapshotState.SNAPSHOT_PENDING) {
+      await this.#drive(record).outcome.promise;
+      recordPhase('total', runtime.monotonic() - begun);
+    } else if (record.state === SnapshotState.SNAPSHOT_FAILED) throw failure(record);
     return { id, ts };
   }
 
@@ -143,7 +148,7 @@ export class SnapshotManager {
     const definition = SnapshotDefinition.decode(record.definition);
     if (!definition.collection) throw new CairnError('Internal', `snapshot ${record.id} has no definition of its collection`);
     const { collection } = definition;
-    await withSpan('snapshot barrier', { id: record.id, ts: record.ts, shards: collection.shards.length }, () =>
+    await this.#phase('barrier', { id: record.id, ts: record.ts, shards: collection.shards.length }, () =>
       untilAborted(signal, runBarrier(record, collection, this.#options, signal)),
     );
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 25, maxDelayMs: 1_000 };
@@ -154,11 +159,9 @@ export class SnapshotManager {
         runtime,
         policy,
         async () => {
-          const contents = await withSpan('snapshot capture', { id: record.id }, () =>
-            captureSnapshot(store.meta, record.ts, definition, turns),
-          );
+          const contents = await this.#phase('capture', { id: record.id }, () => captureSnapshot(store.meta, record.ts, definition, turns));
           if (signal.aborted) throw asCairnError(signal.reason);
-          return withSpan('snapshot manifests', { id: record.id, segments: contents.segments.length }, () =>
+          return this.#phase('manifests', { id: record.id, segments: contents.segments.length }, () =>
             writeSnapshot(objects, {
               record,
               definition,
@@ -173,7 +176,16 @@ export class SnapshotManager {
       ),
     );
     if (written.outcome === 'aborted') throw new CairnError('Unavailable', `snapshot ${record.name} was aborted by another coordinator`);
-    return this.#commit(record.id, written);
+    return this.#phase('commit', { id: record.id }, () => this.#commit(record.id, written));
+  }
+
+  /** One part of a create: a span, and its time. */
+  async #phase<T>(phase: CreatePhase, attributes: Record<string, number>, work: () => Promise<T>): Promise<T> {
+    const { runtime } = this.#options;
+    const begun = runtime.monotonic();
+    const result = await withSpan(`snapshot ${phase}`, attributes, work);
+    recordPhase(phase, runtime.monotonic() - begun);
+    return result;
   }
 
   /** PENDING → COMMITTED, once the metadata is there. */

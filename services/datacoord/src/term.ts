@@ -33,6 +33,7 @@ import { PrefixSweeper } from './prefix-sweeper.ts';
 import { RestoreManager } from './restore-manager.ts';
 import type { DataCoordSettings } from './settings.ts';
 import { SnapshotManager } from './snapshot-manager.ts';
+import { recordCounts } from './snapshot-metrics.ts';
 import { SnapshotScrubber } from './snapshot-scrubber.ts';
 import { TaskRunner } from './task-runner.ts';
 import { TimestampOracle } from './timestamp-oracle.ts';
@@ -291,6 +292,7 @@ export class LeaderTerm implements Term {
 
   async #sweep(): Promise<void> {
     await this.applier.sweepResults(await this.oracle.allocate(1));
+    recordCounts(this.store.state, this.#resources.runtime.now());
     await this.pins.sweep();
     await this.snapshots.sweep();
     await this.restores.sweep();

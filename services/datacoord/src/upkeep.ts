@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime, Turns } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { SnapshotRecord } from '@cairn/proto/cairn/meta';
 import type { ListSnapshotsRequest } from '@cairn/proto/cairn/services';
@@ -22,7 +22,7 @@ const EVERY: Omit<ListSnapshotsRequest, 'database' | 'collection'> = {
 const MAX_ITEMS = 100_000;
 
 /** Garbage, consistency, contents: answered by the leader alone. */
-export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): Handlers<UpkeepDefinition> {
+export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore, runtime: Runtime): Handlers<UpkeepDefinition> {
   const bundle = (record: SnapshotRecord) => readSnapshot(objects, record.metadataKey, { withSegments: true });
   return {
     gcPlan: ({ limit }) => leader().garbage.plan(Math.min(limit, MAX_ITEMS)),
@@ -53,7 +53,7 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore): 
     },
     snapshotSizes: async ({ database, collection }) => {
       const term = leader();
-      const sizes = snapshotBytes(await term.references.read());
+      const sizes = await snapshotBytes(await term.references.read(), new Turns(runtime));
       return {
         snapshots: term.snapshots.catalog.list({ ...EVERY, database, collection }).snapshots.flatMap((info): SnapshotSizes[] => {
           const size = sizes.get(info.id);

@@ -1,7 +1,10 @@
+import type { Turns } from '@cairn/base';
 import type { SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { DiffSnapshotsResponse, PartitionDiff } from '@cairn/proto/cairn/upkeep';
 import type { SnapshotBundle } from '@cairn/segment';
+import { NumberTable } from '../gc/number-table.ts';
 import type { References } from '../gc/references.ts';
+import type { KeptBytes } from '../snapshot-list.ts';
 
 /** What `to` has that `from` has not, and the other way: by segment, summed by partition name. */
 export function diffSnapshots(from: SnapshotBundle, to: SnapshotBundle): DiffSnapshotsResponse {
@@ -38,18 +41,32 @@ export function diffSnapshots(from: SnapshotBundle, to: SnapshotBundle): DiffSna
   };
 }
 
+/** Several snapshots refer to it. */
+const MANY = -1;
+/** Units between two looks at the clock. */
+const STRETCH = 1_024;
+
 /** Bytes of each snapshot that nothing else refers to, and of the rest. */
-export function snapshotBytes(references: References): ReadonlyMap<number, { readonly exclusive: number; readonly shared: number }> {
-  const owners = new Map<number, number>();
-  for (const set of references.snapshots.values()) for (const number of set.numbers()) owners.set(number, (owners.get(number) ?? 0) + 1);
-  const sizes = new Map<number, { readonly exclusive: number; readonly shared: number }>();
+export async function snapshotBytes(references: References, turns: Turns): Promise<ReadonlyMap<number, KeptBytes>> {
+  const owners = new NumberTable();
+  for (const set of references.snapshots.values()) {
+    const numbers = set.numbers();
+    for (let at = 0; at < numbers.length; at++) {
+      const number = numbers[at] as number;
+      owners.set(number, owners.has(number) ? MANY : 1);
+      if (at % STRETCH === 0 && turns.due) await turns.give();
+    }
+  }
+  const sizes = new Map<number, KeptBytes>();
   for (const [id, set] of references.snapshots) {
-    let exclusive = 0;
-    let shared = 0;
-    set.numbers().forEach((number, at) => {
+    const numbers = set.numbers();
+    let [exclusive, shared] = [0, 0];
+    for (let at = 0; at < numbers.length; at++) {
+      const number = numbers[at] as number;
       if (owners.get(number) === 1 && !references.live.has(number)) exclusive += set.bytesAt(at);
       else shared += set.bytesAt(at);
-    });
+      if (at % STRETCH === 0 && turns.due) await turns.give();
+    }
     sizes.set(id, { exclusive, shared });
   }
   return sizes;

@@ -1,13 +1,15 @@
-import { asCairnError, type Logger, type Runtime } from '@cairn/base';
+import { asCairnError, type Logger, type Runtime, Turns } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { Compare } from '@cairn/meta';
 import { DeltaLogRecord, PrefixRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { GcItem, GcReport } from '@cairn/proto/cairn/upkeep';
 import { counter, gauge } from '@cairn/telemetry';
 import { putRecord } from '../changes/change.ts';
+import { snapshotBytes } from '../check/snapshot-compare.ts';
 import type { LeaderStore } from '../leader-store.ts';
 import type { PrefixSweeper } from '../prefix-sweeper.ts';
 import type { DataCoordSettings } from '../settings.ts';
+import { recordBytes } from '../snapshot-metrics.ts';
 import type { BucketIdentity } from './bucket-identity.ts';
 import type { Burial, GarbagePlan, GarbagePlanner } from './garbage-plan.ts';
 import { type DroppedRecord, isReferenced, type ReferenceReader } from './references.ts';
@@ -18,7 +20,14 @@ const DELETE_PAGE = 80;
 /** The whole bucket is listed at every so many rounds; the others go by records alone. */
 const LISTING_ROUNDS = 10;
 
-const blockedGauge = gauge('cairn_gc_blocked', { description: '1 while garbage collection may delete nothing', unit: '{state}' });
+const blockedGauge = gauge<{ reason: string }>('cairn_gc_blocked', {
+  description: '1 while garbage collection may delete nothing: the bucket is not ours (bucket), or references are not known (references)',
+  unit: '{state}',
+});
+const loadedGauge = gauge('cairn_gc_references_loaded', {
+  description: 'Part of the committed snapshots whose references are known, 0 to 1',
+  unit: '1',
+});
 const markedCount = counter('cairn_gc_marked', { description: 'Prefixes recorded as dead by garbage collection', unit: '{prefix}' });
 const deletedCount = counter('cairn_gc_deleted', { description: 'Dead prefixes whose objects were deleted', unit: '{prefix}' });
 const deletedBytes = counter('cairn_gc_deleted_bytes', { description: 'Bytes of deleted objects', unit: 'By' });
@@ -80,7 +89,8 @@ export class GarbageCollector {
     const foreign = await this.#foreign();
     const plan = await planner.plan(runtime.now(), listing);
     const blocked = [...foreign, ...plan.blocked];
-    this.#say(blocked);
+    this.#say(foreign, plan.blocked);
+    if (listing) recordBytes((await snapshotBytes(plan.references, new Turns(runtime))).values());
     const done = { marked: 0, deletedPrefixes: 0, deletedBytes: 0 };
     if (blocked.length > 0) return report({ ...plan, blocked }, limit, done);
     for (const burial of plan.burials) {
@@ -102,8 +112,12 @@ export class GarbageCollector {
     return report(plan, limit, done);
   }
 
-  #say(blocked: readonly string[]): void {
-    blockedGauge.record(blocked.length > 0 ? 1 : 0);
+  #say(bucket: readonly string[], references: readonly string[]): void {
+    const blocked = [...bucket, ...references];
+    blockedGauge.record(bucket.length > 0 ? 1 : 0, { reason: 'bucket' });
+    blockedGauge.record(references.length > 0 ? 1 : 0, { reason: 'references' });
+    const committed = this.#options.store.state.snapshots.size;
+    loadedGauge.record(committed === 0 ? 1 : Math.max(0, 1 - references.length / committed));
     const words = blocked.join('; ');
     if (words !== this.#blocked && words !== '') this.#options.logger.warn({ blocked }, 'garbage collection deletes nothing');
     this.#blocked = words;
@@ -177,7 +191,7 @@ export class GarbageCollector {
     await identity.require();
     const found = await references.read();
     if (found.blocked.length > 0) {
-      this.#say(found.blocked);
+      this.#say([], found.blocked);
       return [];
     }
     return due.filter((prefix) => {
