@@ -1,3 +1,4 @@
+import { CairnError } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { FaultyMetaStore } from '@cairn/meta/testing';
 import type { ObjectStore } from '@cairn/objects';
@@ -5,7 +6,7 @@ import { PrefixRecord, SegmentIndexRecord, SegmentRecord, SegmentState } from '@
 import type { GcReport } from '@cairn/proto/cairn/upkeep';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { DataCoordService } from '../src/index.ts';
-import { sealSegment } from './contents.ts';
+import { EVERY, sealSegment } from './contents.ts';
 import { World, type WorldOptions } from './world.ts';
 
 let world: World;
@@ -207,6 +208,33 @@ describe('when it must not', () => {
     expect(refused.marked).toBe(0);
     await world.objects.put(manifest?.key ?? '', bytes);
     expect((await run()).blocked).toEqual([]);
+  });
+
+  test('a coordinator that begins while the bucket is away answers for its snapshots and deletes nothing', async () => {
+    await world.stop();
+    let away = false;
+    await begin({
+      objects: (inner) =>
+        new Proxy(inner, {
+          get(target, name) {
+            const value = Reflect.get(target, name) as unknown;
+            if (typeof value !== 'function') return value;
+            return away ? async () => Promise.reject(new CairnError('StoreUnavailable', 'the bucket is away')) : value.bind(target);
+          },
+        }) as ObjectStore,
+    });
+    const segment = await flushed();
+    await create('s1');
+    await replace(segment);
+    away = true;
+    await world.stopCoordinators();
+    const next = await world.coordinator('b');
+    await world.runtime.sleep(settings.gcGraceMs + 150);
+    expect((await world.client('b').describeSnapshot(snapshot('s1'))).name).toBe('s1');
+    expect((await world.client('b').listSnapshots({ ...EVERY, collection: 'books' })).snapshots).toHaveLength(1);
+    await expect(async () => next.upkeep.gcRun({ limit: 0 }, undefined as never)).rejects.toThrow('the bucket is away');
+    away = false;
+    expect(await exists(segment.objects[0]?.key ?? '')).toBe(true);
   });
 
   test('a bucket that names another cluster, or no longer any, is refused with words', async () => {
