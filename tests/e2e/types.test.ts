@@ -1,17 +1,20 @@
 /**
- * What is sent is what is read, bit for bit: random schemas with random rows and random nulls, through memory, flush, snapshot and restore, through the
+ * What is sent is what is read, bit for bit: random schemas with random rows and random nulls, through memory, flush, compaction, snapshot and restore, through the
  * generated messages of the public contract. CAIRN_TYPES_SEEDS: how many schemas; CAIRN_TYPES_SEED: the first.
  */
 import { SystemRuntime } from '@cairn/base';
+import { CompactionState } from '@cairn/proto/milvus/common';
 import {
   CreateCollectionRequest,
   CreateIndexRequest,
   CreateSnapshotRequest,
   DropCollectionRequest,
   FlushRequest,
+  GetCompactionStateRequest,
   GetRestoreSnapshotStateRequest,
   InsertRequest,
   LoadCollectionRequest,
+  ManualCompactionRequest,
   MilvusServiceDefinition,
   QueryRequest,
   RestoreSnapshotRequest,
@@ -168,9 +171,9 @@ function wireField(field: Field) {
   return { ...fieldToWire(field), typeParams };
 }
 
-/** The columns as an SDK sends them: structs as one field. */
-function fieldsData({ schema, sent }: Sample): FieldData[] {
-  const dataOf = (field: Field): FieldData => columnToWire(field, columnFromValues(field, sent.get(field.name) ?? []));
+/** Rows [from, end) in columns as an SDK sends them: structs as one field. */
+function fieldsData({ schema, sent }: Sample, from: number, end: number): FieldData[] {
+  const dataOf = (field: Field): FieldData => columnToWire(field, columnFromValues(field, (sent.get(field.name) ?? []).slice(from, end)));
   const members = new Set(schema.structs.flatMap((struct) => struct.memberIds));
   const plain = schema.fields.filter((field) => !members.has(field.id)).map(dataOf);
   const structs = schema.structs.map((struct): FieldData => {
@@ -226,6 +229,15 @@ async function load(name: string): Promise<void> {
   ok(await client.loadCollection(LoadCollectionRequest.fromPartial({ collectionName: name }), {}));
 }
 
+async function compact(collectionName: string): Promise<void> {
+  const { compactionID } = ok(await client.manualCompaction(ManualCompactionRequest.fromPartial({ collectionName }), {}));
+  for (;;) {
+    const { state } = ok(await client.getCompactionState(GetCompactionStateRequest.fromPartial({ compactionID }), {}));
+    if (state === CompactionState.Completed) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 async function roundTrip(one: Sample, name: string): Promise<void> {
   const { schema } = one;
   const create = { collectionName: name, schema: encodeSchema({ ...schema, name }), shardsNum: 2 };
@@ -238,14 +250,28 @@ async function roundTrip(one: Sample, name: string): Promise<void> {
       ),
     );
   }
-  ok(await client.insert(InsertRequest.fromPartial({ collectionName: name, fieldsData: fieldsData(one), numRows: one.rows }), {}));
+  const half = one.rows >> 1;
   await load(name);
-  await read(name, one, 'growing');
-  ok(await client.flush(FlushRequest.fromPartial({ collectionNames: [name] }), {}));
-  ok(await client.createSnapshot(CreateSnapshotRequest.fromPartial({ collectionName: name, name: 'snap' }), {}));
+  for (const [from, end] of [
+    [0, half],
+    [half, one.rows],
+  ]) {
+    if (end === from) continue;
+    const request = InsertRequest.fromPartial({ collectionName: name, fieldsData: fieldsData(one, from, end), numRows: end - from });
+    ok(await client.insert(request, {}));
+    if (end === one.rows) await read(name, one, 'growing');
+    ok(await client.flush(FlushRequest.fromPartial({ collectionNames: [name] }), {}));
+  }
+  // A snapshot waits until all before it is flushed.
+  ok(await client.createSnapshot(CreateSnapshotRequest.fromPartial({ collectionName: name, name: 'before' }), {}));
   await read(name, one, 'flushed');
+  await compact(name);
+  await read(name, one, 'compacted');
+  ok(await client.createSnapshot(CreateSnapshotRequest.fromPartial({ collectionName: name, name: 'after' }), {}));
   const target = `${name}_restored`;
-  const restore = RestoreSnapshotRequest.fromPartial({ collectionName: name, name: 'snap', targetCollectionName: target });
+  const restore = RestoreSnapshotRequest.fromPartial({
+    ...{ collectionName: name, name: one.rows % 2 ? 'before' : 'after', targetCollectionName: target },
+  });
   const { jobId } = ok(await client.restoreSnapshot(restore, {}));
   for (;;) {
     const { info } = ok(await client.getRestoreSnapshotState(GetRestoreSnapshotStateRequest.fromPartial({ jobId }), {}));
@@ -272,7 +298,7 @@ function withoutIds<T extends { schema: Uint8Array }>(request: T, schema: Collec
 }
 
 test(
-  'rows of any schema are read as they were sent: growing, flushed, restored from a snapshot',
+  'rows of any schema are read as they were sent: growing, flushed, compacted, restored from a snapshot',
   async () => {
     for (let seed = FIRST_SEED; seed < FIRST_SEED + SEEDS; seed++) {
       const [one] = fc.sample(sample, { seed, numRuns: 1 });
