@@ -93,14 +93,25 @@ export async function decodeContainer<T>(type: Type, bytes: Uint8Array, of: (rec
   }
 }
 
+/** The resolver of each type for the schema that was read last: files of one version follow one another, and making one costs more than a small file. */
+const lastResolvers = new WeakMap<Type, { readonly schema: string; readonly resolver: Resolver }>();
+type Resolver = ReturnType<Type['createResolver']>;
+
+function resolverOf(type: Type, schema: string): Resolver {
+  const last = lastResolvers.get(type);
+  if (last?.schema === schema) return last.resolver;
+  const written: Schema = JSON.parse(schema);
+  const resolver = type.createResolver(avro.Type.forSchema(written));
+  lastResolvers.set(type, { schema, resolver });
+  return resolver;
+}
+
 async function decodeBlocks<T>(type: Type, buffer: Buffer, of: (record: unknown) => T, turns: Turns | undefined): Promise<T[]> {
   const head: { value: Header | undefined; offset: number } = headerType.decode(buffer, 0);
   if (head.value === undefined || head.offset < 0 || !head.value.magic.equals(MAGIC)) throw damaged('its header is not one');
   const codec = head.value.meta['avro.codec']?.toString() ?? 'null';
   if (codec !== 'null') throw damaged(`codec ${codec}`);
-  const written: Schema = JSON.parse(head.value.meta['avro.schema']?.toString() ?? 'null');
-  const writer = avro.Type.forSchema(written);
-  const resolver = type.createResolver(writer);
+  const resolver = resolverOf(type, head.value.meta['avro.schema']?.toString() ?? 'null');
   const records: T[] = [];
   for (let at = head.offset; at < buffer.length; ) {
     if (turns?.due) await turns.give();
