@@ -56,7 +56,7 @@ unit: install ## Tests of libs and services alone
 SEEDS ?= 200
 SEED_START ?= 0
 KILLS ?=
-sim: install ## The whole house simulated under SEEDS=200 seeds from SEED_START=0 on, or with kills at every await of KILLS=create,drop,pin,restore,clone,publish; last line: N passed, N failed
+sim: install ## The whole house simulated under SEEDS=200 seeds from SEED_START=0 on, or with kills at every await of KILLS=create,drop,pin,… or all; last line: N passed, N failed
 	@exec $(NODE) tests/sim/main.ts $(if $(KILLS),--kills $(KILLS),--seeds $(SEEDS) --start $(SEED_START))
 
 CYCLES ?= 50

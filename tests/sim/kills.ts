@@ -9,7 +9,7 @@ import { checkEverything } from './check-everything.ts';
 import { SimulatedClient } from './client.ts';
 import { World } from './world.ts';
 
-export const OPERATIONS = ['create', 'abort', 'drop', 'pin', 'restore', 'clone', 'publish'] as const;
+export const OPERATIONS = ['create', 'abort', 'drop', 'pin', 'restore', 'clone', 'publish', 'compact'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 export interface KillPoint {
@@ -140,6 +140,8 @@ class KillRun {
         return this.#restore('copy');
       case 'clone':
         return this.#restore('reference');
+      case 'compact':
+        return this.#compact();
       default:
         throw new Error(`unknown operation ${this.#operation satisfies never}`);
     }
@@ -192,6 +194,28 @@ class KillRun {
     };
   }
 
+  /** Two more flushed segments and deletes, merged and purged; the snapshot that was there keeps what it has. */
+  async #compact(): Promise<() => Promise<void>> {
+    const before = new Map(this.#rows);
+    for (const keys of [
+      [4, 8, 12],
+      [5, 10, 15],
+    ]) {
+      await this.#write(keys);
+      const flushed = await this.#client.flush('main');
+      if (flushed.kind === 'refused') this.#world.problem(`flush was refused: ${flushed.reason}`);
+    }
+    const begun = await this.#client.compact('main');
+    if (begun.kind === 'refused') this.#world.problem(`compaction was refused: ${begun.reason}`);
+    return async () => {
+      await this.#compare('main', this.#rows);
+      await this.#restoreAndCompare('r1', before);
+      this.#must('create', await this.#client.createSnapshot('main', 'after', TRIES));
+      this.#must('drop', await this.#client.dropSnapshot('main', 's', TRIES));
+      await this.#restoreAndCompare('r2', this.#rows, 'after');
+    };
+  }
+
   async #restore(mode: 'copy' | 'reference'): Promise<() => Promise<void>> {
     const rows = new Map(this.#rows);
     const begun = await this.#client.restoreChosen('main', 's', 'r1', { mode });
@@ -211,8 +235,8 @@ class KillRun {
     };
   }
 
-  async #restoreAndCompare(target: string, rows: ReadonlyMap<number, number>): Promise<void> {
-    const begun = await this.#client.restore('main', 's', target);
+  async #restoreAndCompare(target: string, rows: ReadonlyMap<number, number>, snapshot = 's'): Promise<void> {
+    const begun = await this.#client.restore('main', snapshot, target);
     this.#must(`restore into ${target}`, begun);
     if (begun.kind !== 'done') return;
     const { state, reason } = await this.#client.restored(begun.value.jobId, RESTORE_LIMIT_MS);
