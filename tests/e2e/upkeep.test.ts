@@ -67,6 +67,13 @@ describe('the cairn command', { timeout: 120_000 }, () => {
     expect(await json('snapshot', 'verify', '-c', 'kept', 'second', '--deep')).toMatchObject({ findings: [] });
     expect(Number((await json('snapshot', 'diff', '-c', 'kept', 'first', 'second'))['segments_shared'])).toBeGreaterThan(0);
     expect((await cairn('snapshot', 'sizes', '-c', 'kept')).out).toContain('second');
+    const listed = JSON.parse((await cairn('snapshot', 'list', '-c', 'kept', '-o', 'json')).out) as Record<string, unknown>[];
+    const first = listed.find((one) => one['name'] === 'first');
+    expect(first).toMatchObject({ name: 'first', state: 'Committed', exclusive: expect.any(Number), pins: 0 });
+    expect((await cairn('snapshot', 'list', '-o', 'yaml')).out).toContain('name: second');
+    expect(await json('snapshot', 'describe', '--id', String(first?.['id']))).toMatchObject({ name: 'first' });
+    expect((await cairn('snapshot', 'restore', '--id', String(first?.['id']), 'by_id', '--wait')).code).toBe(0);
+    expect((await cairn('snapshot', 'describe', 'first')).out).toContain('-c');
     expect((await cairn('snapshot', 'inspect', '/nowhere/snapshots/1/metadata/2.json')).out).toContain('object not found');
   });
 
