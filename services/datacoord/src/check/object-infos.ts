@@ -7,6 +7,9 @@ const HEADS_BETWEEN_LISTS = 128;
 /** A page that tells of fewer is worse than asking for each. */
 const WORTH_A_PAGE = 16;
 
+/** Stores whose lists were seen to have no tags (a disk's): they are not listed again. */
+const withoutTags = new WeakSet<ObjectStore>();
+
 /**
  * What the store says of these objects; absent: not there. Where many of them lie side by side a page of a list tells of a thousand in one call; a list
  * that has no tags (a disk's) tells nothing, and each object is asked for.
@@ -20,13 +23,13 @@ export async function infosOf(objects: ObjectStore, keys: Iterable<string>, para
       if (info) infos.set(key, info);
     });
   let at = 0;
-  let listing = true;
+  let listing = !withoutTags.has(objects);
   while (at < wanted.length) {
     if (listing && wanted.length - at > WORTH_A_PAGE) {
       const first = wanted[at] ?? '';
       await ask([first]);
       at++;
-      const { page, end } = await pageAfter(objects, first);
+      const { page, end, listed } = await pageAfter(objects, first);
       let told = at;
       while (told < wanted.length && (end === undefined || (wanted[told] ?? '') <= end) && (wanted[told] ?? '').startsWith(folderOf(first)))
         told++;
@@ -41,8 +44,8 @@ export async function infosOf(objects: ObjectStore, keys: Iterable<string>, para
         at = told;
         continue;
       }
-      // Without tags it never tells anything; else it may further on.
-      listing = page.size > 0 || end !== undefined;
+      listing = page.size > 0 || listed === 0;
+      if (!listing) withoutTags.add(objects);
     }
     const some = wanted.slice(at, at + HEADS_BETWEEN_LISTS);
     await ask(some);
@@ -57,10 +60,13 @@ function folderOf(key: string): string {
 }
 
 /** Objects with tags after a key, and the last key that the page tells of; no end: it tells of all that follow. */
-async function pageAfter(objects: ObjectStore, after: string): Promise<{ page: ReadonlyMap<string, ObjectInfo>; end: string | undefined }> {
+async function pageAfter(
+  objects: ObjectStore,
+  after: string,
+): Promise<{ readonly page: ReadonlyMap<string, ObjectInfo>; readonly end: string | undefined; readonly listed: number }> {
   const { objects: listed, next } = await objects.list(folderOf(after), { after });
   const page = new Map(listed.filter((info) => info.etag !== '').map((info) => [info.key, info]));
-  return { page, end: next === undefined ? undefined : listed.at(-1)?.key };
+  return { page, end: next === undefined ? undefined : listed.at(-1)?.key, listed: listed.length };
 }
 
 /** Why an object is not as its reference says; undefined: it is. */
