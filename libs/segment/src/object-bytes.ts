@@ -10,6 +10,29 @@ export async function pause(runtime: Runtime): Promise<void> {
   await runtime.sleep(0);
 }
 
+/** ms of work after which the event loop gets its turn. */
+const STRETCH_MS = 4;
+
+/** Long work in short stretches: ask `due` now and then, and `pause` when it is. */
+export class Stretches {
+  readonly #runtime: Runtime;
+  #since: number;
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+    this.#since = runtime.monotonic();
+  }
+
+  get due(): boolean {
+    return this.#runtime.monotonic() - this.#since >= STRETCH_MS;
+  }
+
+  async pause(): Promise<void> {
+    await pause(this.#runtime);
+    this.#since = this.#runtime.monotonic();
+  }
+}
+
 /** CRC-32C of chunks back to back; with a runtime it gives way between slices. */
 export async function checksumOf(chunks: readonly Uint8Array[], runtime?: Runtime): Promise<number> {
   let crc = 0;

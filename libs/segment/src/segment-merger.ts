@@ -3,21 +3,21 @@ import {
   type CollectionSchema,
   type Column,
   type ColumnBatch,
-  compareKeyRows,
   concatColumns,
+  keyRowOrder,
   ROW_ID_FIELD,
   sortOrderSliced,
   TIMESTAMP_FIELD,
   takeColumn,
   type VectorColumn,
 } from '@cairn/schema';
-import { pause } from './object-bytes.ts';
+import { pause, Stretches } from './object-bytes.ts';
 import type { SealedSegment } from './sealed-segment.ts';
 
-/** Rows gone through in one stretch: a few ms. */
-const STRETCH_ROWS = 4_096;
-/** Bytes of vectors put in place in one stretch: about 1 ms. */
-const STRETCH_BYTES = 1024 * 1024;
+/** Rows gone through between two looks at the time. */
+const STEP_ROWS = 512;
+/** Rows of a column taken at once. */
+const SLICE_ROWS = 4_096;
 
 /** Rows of one segment that stay, in key order. */
 interface KeptRows {
@@ -43,11 +43,12 @@ export async function survivingRows(segments: readonly SealedSegment[], until: n
   let rows = 0;
   let purgedRows = 0;
   let purgedTs = 0;
+  const stretches = new Stretches(runtime);
   for (const segment of segments) {
     const kept = new Int32Array(segment.rows);
     let count = 0;
     for (let row = 0; row < segment.rows; row++) {
-      if (row % STRETCH_ROWS === STRETCH_ROWS - 1) await pause(runtime);
+      if (row % STEP_ROWS === 0 && stretches.due) await stretches.pause();
       const deletedAt = segment.deletedAt(row);
       if (deletedAt > until || deletedAt === Number.POSITIVE_INFINITY) kept[count++] = row;
       else if (deletedAt > purgedTs) purgedTs = deletedAt;
@@ -98,20 +99,24 @@ async function mergeOrder(parts: readonly KeptRows[], keyField: number, runtime:
   const keys = await Promise.all(parts.map(({ segment }) => segment.column(keyField)));
   const targets = parts.map(({ rows }) => new Int32Array(rows.length));
   const next = new Int32Array(parts.length);
+  const compare = keyRowOrder(keys);
   const before = (a: number, b: number): boolean => {
-    const [rowA, rowB] = [parts[a].rows[next[a]], parts[b].rows[next[b]]];
-    const difference =
-      compareKeyRows(keys[a], rowA, keys[b], rowB) || parts[a].segment.timestamps[rowA] - parts[b].segment.timestamps[rowB] || a - b;
+    const rowA = parts[a].rows[next[a]];
+    const rowB = parts[b].rows[next[b]];
+    const difference = compare(a, rowA, b, rowB) || parts[a].segment.timestamps[rowA] - parts[b].segment.timestamps[rowB] || a - b;
     return difference < 0;
   };
   const heap: number[] = [];
   const sink = (from: number): void => {
     let at = from;
     for (;;) {
-      let least = at;
-      for (const child of [2 * at + 1, 2 * at + 2]) if (child < heap.length && before(heap[child], heap[least])) least = child;
+      const left = 2 * at + 1;
+      let least = left < heap.length && before(heap[left], heap[at]) ? left : at;
+      if (left + 1 < heap.length && before(heap[left + 1], heap[least])) least = left + 1;
       if (least === at) return;
-      [heap[at], heap[least]] = [heap[least], heap[at]];
+      const part = heap[at];
+      heap[at] = heap[least];
+      heap[least] = part;
       at = least;
     }
   };
@@ -119,9 +124,10 @@ async function mergeOrder(parts: readonly KeptRows[], keyField: number, runtime:
     if (rows.length > 0) heap.push(part);
   });
   for (let at = heap.length >> 1; at >= 0; at--) sink(at);
+  const stretches = new Stretches(runtime);
   for (let place = 0; heap.length > 0; place++) {
-    if (place % STRETCH_ROWS === STRETCH_ROWS - 1) await pause(runtime);
-    const [part] = heap;
+    if (place % STEP_ROWS === 0 && stretches.due) await stretches.pause();
+    const part = heap[0];
     targets[part][next[part]++] = place;
     if (next[part] === parts[part].rows.length) {
       const last = heap.pop();
@@ -162,7 +168,7 @@ async function mergeColumn(
     } else {
       if (whole) taken.push(await unplaced(whole, targets.slice(0, at)));
       whole = undefined;
-      taken.push(takeColumn(column, rows));
+      taken.push(await takeSliced(column, rows, runtime));
     }
     segment.unload(fieldId);
     await pause(runtime);
@@ -173,9 +179,9 @@ async function mergeColumn(
 async function placeVectors(from: VectorColumn, rows: Int32Array, places: Int32Array, into: VectorColumn, runtime: Runtime): Promise<void> {
   const width = from.bytesPerRow;
   assert(width === into.bytesPerRow, `vectors of ${from.dim} and ${into.dim} dimensions in one field`);
-  const step = Math.max(1, Math.floor(STRETCH_BYTES / width));
+  const stretches = new Stretches(runtime);
   for (let i = 0; i < rows.length; i++) {
-    if (i % step === step - 1) await pause(runtime);
+    if (i % STEP_ROWS === 0 && stretches.due) await stretches.pause();
     into.data.set(from.data.subarray(rows[i] * width, (rows[i] + 1) * width), places[i] * width);
   }
 }
@@ -186,11 +192,12 @@ async function unplaced(whole: VectorColumn, targets: Targets): Promise<Column> 
 }
 
 async function takeSliced(column: Column, order: Int32Array, runtime: Runtime): Promise<Column> {
-  if (order.length <= STRETCH_ROWS) return takeColumn(column, order);
+  if (order.length <= SLICE_ROWS) return takeColumn(column, order);
   const slices: Column[] = [];
-  for (let at = 0; at < order.length; at += STRETCH_ROWS) {
-    slices.push(takeColumn(column, order.subarray(at, at + STRETCH_ROWS)));
-    await pause(runtime);
+  const stretches = new Stretches(runtime);
+  for (let at = 0; at < order.length; at += SLICE_ROWS) {
+    slices.push(takeColumn(column, order.subarray(at, at + SLICE_ROWS)));
+    if (stretches.due) await stretches.pause();
   }
   return concatColumns(slices);
 }

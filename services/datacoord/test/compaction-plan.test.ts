@@ -1,6 +1,6 @@
 import { DeltaLogRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import { describe, expect, test } from 'vitest';
-import { likelyPurgedPercent, planAll, planAutomatic, type ShardDeletes } from '../src/compaction/compaction-plan.ts';
+import { likelyPurgedPercent, planAll, planAutomatic, ShardDeletes } from '../src/compaction/compaction-plan.ts';
 
 const MiB = 2 ** 20;
 const limits = { targetBytes: 256 * MiB, minSegments: 4, maxSegments: 30, deletedPercent: 20 };
@@ -9,11 +9,11 @@ const segment = (bytes: number, more: Partial<SegmentRecord> = {}): SegmentRecor
   SegmentRecord.fromPartial({ id: id++, partitionId: 2, rows: 100, minTs: 10, maxTs: 20, bytes, ...more });
 const log = (rows: number, more: Partial<DeltaLogRecord> = {}): DeltaLogRecord =>
   DeltaLogRecord.fromPartial({ id: id++, rows, minTs: 15, maxTs: 30, lastSequence: 50, ...more });
-const deletes = (segments: SegmentRecord[], logs: DeltaLogRecord[] = []): ShardDeletes => ({
-  segments,
-  logs,
-  appliedBefore: (one) => one.deletesFrom,
-});
+const deletes = (
+  segments: SegmentRecord[],
+  logs: DeltaLogRecord[] = [],
+  appliedBefore = (one: SegmentRecord) => one.deletesFrom,
+): ShardDeletes => new ShardDeletes(segments, logs, appliedBefore);
 const automatic = (segments: SegmentRecord[], logs: DeltaLogRecord[] = [], before = 1_000) =>
   planAutomatic(segments, deletes(segments, logs), before, limits)?.segments.map((one) => one.bytes / MiB);
 
@@ -69,7 +69,7 @@ describe('what is purged', () => {
   test('a restored segment that may hold rows after its snapshot, until somebody has counted', () => {
     const restored = big({ asOf: 15 });
     expect(likelyPurgedPercent(restored, deletes([restored]), 1_000)).toBe(100);
-    const counted = { ...deletes([restored]), appliedBefore: () => 7 };
+    const counted = deletes([restored], [], () => 7);
     expect(likelyPurgedPercent(restored, counted, 1_000)).toBe(0);
   });
 });

@@ -15,13 +15,62 @@ export interface CompactionLimits {
 }
 
 /** What is known of the deletes of one shard. */
-export interface ShardDeletes {
+export class ShardDeletes {
   readonly logs: readonly DeltaLogRecord[];
-  /** Living segments of the whole shard: a log of all partitions may hit any of them. */
-  readonly segments: readonly SegmentRecord[];
   /** Every log that ends before it is known to hit no row of the segment, or too few. */
-  appliedBefore(segment: SegmentRecord): number;
+  readonly appliedBefore: (segment: SegmentRecord) => number;
+  readonly #segments: readonly SegmentRecord[];
+  readonly #rows = new Map<DeltaLogRecord, number>();
+  /** Smallest row timestamps in order, and the rows of all segments up to each. */
+  #oldest: { readonly minTs: Float64Array; readonly rows: Float64Array } | undefined;
+
+  /** `segments`: the living ones of the whole shard; a log of all partitions may hit any of them. */
+  constructor(segments: readonly SegmentRecord[], logs: readonly DeltaLogRecord[], appliedBefore: (segment: SegmentRecord) => number) {
+    this.#segments = segments;
+    this.logs = logs;
+    this.appliedBefore = appliedBefore;
+  }
+
+  /** Rows of the segments that a log may hit. */
+  rowsUnder(log: DeltaLogRecord): number {
+    let rows = this.#rows.get(log);
+    if (rows === undefined) {
+      rows = log.partitionId === 0 ? this.#rowsOlderThan(log.maxTs) : sumRows(this.#segments.filter((segment) => mayHit(log, segment)));
+      this.#rows.set(log, rows);
+    }
+    return rows;
+  }
+
+  #rowsOlderThan(ts: number): number {
+    if (!this.#oldest) {
+      const sorted = [...this.#segments].sort((a, b) => a.minTs - b.minTs);
+      let sum = 0;
+      this.#oldest = {
+        minTs: Float64Array.from(sorted, (segment) => segment.minTs),
+        rows: Float64Array.from(sorted, (segment) => {
+          sum += segment.rows;
+          return sum;
+        }),
+      };
+    }
+    const { minTs, rows } = this.#oldest;
+    let low = 0;
+    let high = minTs.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (minTs[middle] < ts) low = middle + 1;
+      else high = middle;
+    }
+    return low === 0 ? 0 : rows[low - 1];
+  }
 }
+
+function sumRows(segments: readonly SegmentRecord[]): number {
+  return segments.reduce((sum, segment) => sum + segment.rows, 0);
+}
+
+/** Pairs of a segment and a log that are looked at in one go, some ms: with thousands of both, looks take their turn through the segments. */
+const PURGE_PAIRS = 200_000;
 
 /** Sizes of one tier differ by this factor at most, so that a row is rewritten once per tier on its way to the target size. */
 const TIER_FACTOR = 4;
@@ -29,15 +78,18 @@ const SMALLEST_TIER_BYTES = 64 * 1024;
 
 /**
  * What should be compacted among the segments of one partition of one shard, without being asked: several small ones of about one size, or one with
- * many deleted rows. undefined: nothing. Oldest first among equals, so that the choice does not depend on the order given.
+ * many deleted rows. undefined: nothing. `turn`: number of the look, for groups too large to be looked through at once.
  */
 export function planAutomatic(
   segments: readonly SegmentRecord[],
   deletes: ShardDeletes,
   purgeBeforeTs: number,
   limits: CompactionLimits,
+  turn = 0,
 ): CompactionPlan | undefined {
-  return planMerge(segments, limits) ?? planPurge(segments, deletes, purgeBeforeTs, limits);
+  const looks = Math.max(1, Math.floor(PURGE_PAIRS / Math.max(1, deletes.logs.length)));
+  const first = (turn * looks) % Math.max(looks, segments.length);
+  return planMerge(segments, limits) ?? planPurge(segments.slice(first, first + looks), deletes, purgeBeforeTs, limits);
 }
 
 function planMerge(segments: readonly SegmentRecord[], limits: CompactionLimits): CompactionPlan | undefined {
@@ -86,7 +138,7 @@ export function likelyPurgedPercent(segment: SegmentRecord, deletes: ShardDelete
   let share = 0;
   for (const log of deletes.logs) {
     if (!mayHit(log, segment) || (from > 0 && log.lastSequence < from) || log.maxTs > purgeBeforeTs) continue;
-    const rows = deletes.segments.reduce((sum, other) => sum + (mayHit(log, other) ? other.rows : 0), 0);
+    const rows = deletes.rowsUnder(log);
     if (rows > 0) share += log.rows / rows;
   }
   return Math.min(100, 100 * share);

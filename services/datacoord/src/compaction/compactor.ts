@@ -22,7 +22,7 @@ import type { PrefixSweeper } from '../prefix-sweeper.ts';
 import type { SegmentWatch } from '../segment-watch.ts';
 import type { DataCoordSettings } from '../settings.ts';
 import type { TaskRunner } from '../task-runner.ts';
-import { type CompactionPlan, planAll, planAutomatic, type ShardDeletes } from './compaction-plan.ts';
+import { type CompactionPlan, planAll, planAutomatic, ShardDeletes } from './compaction-plan.ts';
 import type { CompactionRules } from './compaction-rules.ts';
 import { CompactionRunner } from './compaction-runner.ts';
 import { groupOf, isOpen } from './compaction-task.ts';
@@ -76,6 +76,7 @@ export class Compactor {
   /** Segments that a worker counted and left as they are: delta logs that end before this sequence need not be looked at again. */
   readonly #looked = new Map<number, number>();
   readonly #pausedUntil = new Map<string, number>();
+  #turn = 0;
 
   constructor(options: CompactorOptions) {
     this.#options = options;
@@ -105,6 +106,7 @@ export class Compactor {
     const isProtected = await rules.protection(collection.id, makeTimestamp(runtime.now(), 0));
     const only = new Set(request.segmentIds);
     const plans: { of: CompactionPlan; group: SegmentRecord }[] = [];
+    const deletesOf = this.#deletesOf(collection);
     for (const segments of this.#groups(collection)) {
       const wanted = segments.filter(
         (segment) =>
@@ -115,8 +117,7 @@ export class Compactor {
       );
       const [group] = wanted;
       if (!group) continue;
-      const deletes = this.#deletesOf(collection, group.shard);
-      for (const of of planAll(wanted, deletes, limits)) plans.push({ of, group });
+      for (const of of planAll(wanted, deletesOf(group.shard), limits)) plans.push({ of, group });
     }
     if (plans.length > MAX_PLANS)
       throw new CairnError('InvalidParameter', `${plans.length} compactions at once, at most ${MAX_PLANS}: name a partition or a channel`);
@@ -142,6 +143,7 @@ export class Compactor {
   async #round(): Promise<void> {
     const { store, settings, stop, runtime } = this.#options;
     await this.#forgetOld();
+    this.#turn++;
     let blocked = 0;
     let seen = 0;
     const open = [...store.state.compactionTasks.values()].filter(isOpen);
@@ -180,12 +182,13 @@ export class Compactor {
       maxSegments: settings.compactionMaxSegments,
       deletedPercent: settings.compactionDeletedPercent,
     };
+    const deletesOf = this.#deletesOf(collection);
     let planned = 0;
     for (const segments of groups) {
       const free = segments.filter((segment) => !isProtected(segment) && !this.#isIndexing(collection, segment));
       const [group] = free;
       if (!group || planned >= room) continue;
-      const plan = planAutomatic(free, this.#deletesOf(collection, group.shard), purgeBeforeTs, limits);
+      const plan = planAutomatic(free, deletesOf(group.shard), purgeBeforeTs, limits, this.#turn);
       if (!plan) continue;
       await store.mustCommit({ puts: [await this.#taskFor(plan, group, 0, purgeBeforeTs)] });
       planned++;
@@ -225,11 +228,16 @@ export class Compactor {
     return [...groups.values()];
   }
 
-  #deletesOf(collection: CollectionRecord, shard: number): ShardDeletes {
-    return {
-      logs: this.#deltas.of(collection.id).filter((log) => log.shard === shard),
-      segments: this.#segmentsOf(collection).filter((segment) => segment.shard === shard),
-      appliedBefore: (segment) => Math.max(segment.deletesFrom, this.#looked.get(segment.id) ?? 0),
+  /** By shard; each is made once. */
+  #deletesOf(collection: CollectionRecord): (shard: number) => ShardDeletes {
+    const byShard = new Map<number, ShardDeletes>();
+    const segments = Map.groupBy(this.#segmentsOf(collection), (segment) => segment.shard);
+    const logs = Map.groupBy(this.#deltas.of(collection.id), (log) => log.shard);
+    const appliedBefore = (segment: SegmentRecord): number => Math.max(segment.deletesFrom, this.#looked.get(segment.id) ?? 0);
+    return (shard) => {
+      const made = byShard.get(shard) ?? new ShardDeletes(segments.get(shard) ?? [], logs.get(shard) ?? [], appliedBefore);
+      byShard.set(shard, made);
+      return made;
     };
   }
 

@@ -1,4 +1,4 @@
-import { timestampMs } from '@cairn/base';
+import { type Runtime, timestampMs } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { type MetaStore, TXN_MAX_OPS } from '@cairn/meta';
 import { type CollectionRecord, DeltaLogRecord, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
@@ -14,6 +14,8 @@ import { CompactionHeld, type CompactionRules } from './compaction-rules.ts';
 
 /** Logs retired in one transaction: a compare and a write each. */
 const PAGE = Math.floor((TXN_MAX_OPS - 20) / 2);
+/** Logs looked at in one go: each may be compared with every segment. */
+const LOOKS = 200;
 /** Between two thorough looks at one collection. */
 const LOOK_MS = 1_000;
 
@@ -27,7 +29,7 @@ export interface DeltaRetirementOptions {
   readonly meta: MetaStore;
   readonly applier: ControlApplier;
   readonly rules: CompactionRules;
-  readonly runtime: { monotonic(): number; now(): number };
+  readonly runtime: Runtime;
   readonly settings: DataCoordSettings;
 }
 
@@ -40,6 +42,7 @@ export interface DeltaRetirementOptions {
 export class DeltaRetirement {
   readonly #options: DeltaRetirementOptions;
   readonly #lookedAt = new Map<number, number>();
+  #turn = 0;
 
   constructor(options: DeltaRetirementOptions) {
     this.#options = options;
@@ -48,7 +51,8 @@ export class DeltaRetirement {
   /** `logs` and `segments` as a watch has them: only to see whether a thorough look is worth while. */
   async retire(collection: CollectionRecord, logs: readonly DeltaLogRecord[], segments: readonly SegmentRecord[]): Promise<void> {
     const { runtime, rules } = this.#options;
-    if (!logs.some((log) => !isNeeded(log, segments)) || rules.heldBy(collection.id)) return;
+    const first = (this.#turn++ * LOOKS) % Math.max(LOOKS, logs.length);
+    if (!logs.slice(first, first + LOOKS).some((log) => !isNeeded(log, segments)) || rules.heldBy(collection.id)) return;
     const last = this.#lookedAt.get(collection.id) ?? Number.NEGATIVE_INFINITY;
     if (runtime.monotonic() - last < LOOK_MS) return;
     this.#lookedAt.set(collection.id, runtime.monotonic());
@@ -82,7 +86,12 @@ export class DeltaRetirement {
       const record = SegmentRecord.decode(value);
       if (record.state === SegmentState.SEGMENT_SEALED || timestampMs(record.droppedTs) > keptSince) needing.push(record);
     });
-    return logs.filter(({ record }) => !isNeeded(record, needing));
+    const unneeded: Held<DeltaLogRecord>[] = [];
+    for (const [at, log] of logs.entries()) {
+      if (at % LOOKS === LOOKS - 1) await runtime.sleep(0);
+      if (!isNeeded(log.record, needing)) unneeded.push(log);
+    }
+    return unneeded;
   }
 
   async #drop(collectionId: number, logs: readonly Held<DeltaLogRecord>[]): Promise<void> {
