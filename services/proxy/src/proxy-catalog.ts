@@ -30,6 +30,11 @@ export class ProxyCatalog {
     this.#view = view;
   }
 
+  /** Grows with every change that the view has seen. */
+  get revision(): number {
+    return this.#view.revision;
+  }
+
   sync(): Promise<void> {
     return this.#view.sync();
   }

@@ -1,4 +1,4 @@
-import { asCairnError, type CodeName, type Config, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
+import { asCairnError, type CodeName, type Config, hasCode, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { CatalogView } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
@@ -53,6 +53,9 @@ export interface ProxyOptions {
 }
 
 type AnyArea = Readonly<Record<string, ((request: never, context: RequestContext) => Promise<unknown>) | undefined>>;
+
+/** Methods that do not sync the view before they use it. */
+const BY_THE_VIEW: ReadonlySet<string> = new Set(['search', 'hybridSearch', 'query', 'insert', 'upsert', 'delete']);
 
 /** Methods that change the catalog: `quota.ddlPerSecond`. */
 const DDL: ReadonlySet<string> = new Set([
@@ -159,6 +162,25 @@ export class ProxyService implements Service {
     return handlers as unknown as MilvusHandlers;
   }
 
+  /**
+   * The data path uses the view of the catalog as it is. What it refuses by it may be right by a change that another proxy answered a moment ago (a new
+   * field, an alias that was moved, a collection made anew): so the view is synced, and if it has changed the request is looked at once more. Writes
+   * keep their request id, so nothing is done twice.
+   */
+  async #current(name: string, work: () => Promise<unknown>): Promise<unknown> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!BY_THE_VIEW.has(name) || !hasCode(error, 'InvalidParameter', 'CollectionNotFound', 'FieldNotFound', 'ChannelNotFound'))
+        throw error;
+      const { catalog } = this.#parts;
+      const before = catalog.revision;
+      await catalog.sync();
+      if (catalog.revision === before) throw error;
+      return work();
+    }
+  }
+
   /** Runs one request; whatever it throws becomes the Status of its reply. */
   async #answer(name: string, work: AnyArea[string], request: never, call: CallContext): Promise<unknown> {
     const method = milvusMethods[name];
@@ -169,7 +191,7 @@ export class ProxyService implements Service {
       if (!work) throw notSupported(method.name);
       if (DDL.has(name)) this.#parts.quota.ddl();
       const context = new RequestContext(call, runtime, config.proxy.requestTimeoutMs);
-      return await this.#places.run(() => work(request, context));
+      return await this.#places.run(() => this.#current(name, () => work(request, context)));
     } catch (thrown) {
       const error = asCairnError(thrown);
       outcome = error.codeName;
