@@ -18,6 +18,8 @@ export interface KillPoint {
   readonly at: number;
   /** Whether the call that it was sending arrives. */
   readonly lands: boolean;
+  /** Befalls the world there instead of the death; over after `BEFALLEN_MS` at most. */
+  readonly strike?: (world: World) => void;
 }
 
 export interface KillResult extends KillPoint {
@@ -31,6 +33,8 @@ const ROWS = 24;
 const CALM_MS = 2_000;
 const AFTERMATH_MS = 1_500;
 const RECOVERY_MS = 4_000;
+/** Time for whatever strikes to be over, virtual ms. */
+const BEFALLEN_MS = 36_000;
 /** Longer than a snapshot may take. */
 const AWAY_MS = 18_000;
 const QUIET_MS = 45_000;
@@ -91,7 +95,7 @@ class KillRun {
       const settle = await this.#begin();
       await world.outside.sleep(AFTERMATH_MS);
       points = world.takePoints();
-      await world.outside.sleep(this.#point ? RECOVERY_MS : 0);
+      await world.outside.sleep(this.#point?.strike ? BEFALLEN_MS : this.#point ? RECOVERY_MS : 0);
       await settle();
       await this.#verify();
     };

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { races } from '../support/races.ts';
 import { kill, killPoints } from './kills.ts';
 import { createOverManySegments } from './many-segments.ts';
+import { faults, restoreMatrix } from './restore-matrix.ts';
 import { raceUnderSeed } from './run-race.ts';
 
 const SEEDS = 12;
@@ -36,4 +37,18 @@ describe('races have one outcome', () => {
   }, async () => {
     expect(await createOverManySegments(10_000, 1)).toEqual([]);
   });
+});
+
+test('a restore is Completed and exact, or Failed and clean, whatever strikes in whichever phase', {
+  timeout: 2 * TIMEOUT_MS,
+}, async () => {
+  const bad: string[] = [];
+  const passed = new Map<string, number>();
+  for await (const { fault, phase, problems } of restoreMatrix()) {
+    if (problems.length === 0) passed.set(phase, (passed.get(phase) ?? 0) + 1);
+    else bad.push(`${fault}, while ${phase}: ${problems.join('; ')}`);
+  }
+  const cells = Object.keys(faults).length;
+  console.table([...passed].map(([phase, count]) => ({ phase, cells: `${count} of ${cells}` })));
+  expect(bad).toEqual([]);
 });

@@ -57,6 +57,8 @@ export interface Kill {
   readonly at: number;
   /** Whether the call arrives. */
   readonly lands: boolean;
+  /** Happens there instead of a death. */
+  readonly strike?: ((world: World) => void) | undefined;
 }
 
 const RESTART_MS = 300;
@@ -197,6 +199,10 @@ export class World {
     if (!this.#points || from === this.outside || !from.alive) return true;
     this.#points.push(`${from.name.replace(/-.*/, '')}: ${what}`);
     if (this.#kill?.at !== this.#points.length - 1) return true;
+    if (this.#kill.strike) {
+      this.#kill.strike(this);
+      return true;
+    }
     this.#crash(from, what, RESTART_MS);
     return this.#kill.lands;
   }
