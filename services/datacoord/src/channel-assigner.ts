@@ -129,18 +129,20 @@ export class ChannelAssigner implements ChannelLoads {
 
   async #ensureChannels(): Promise<void> {
     for await (const page of this.#store.pages(keys.channels)) for (const entry of page) this.#put(entry);
-    for (let n = 0; n < this.#count; n++) {
-      const channel = dataChannel(n);
-      if (!this.#ensured.has(channel)) {
-        await this.#wal.ensureChannel(channel);
-        this.#ensured.add(channel);
-      }
-      if (this.#records.has(channel)) continue;
-      const key = keys.channel(channel);
-      const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '', releasedSequence: 0 };
-      const revision = await this.#store.commit({ if: [{ kind: 'missing', key }], puts: [putRecord(key, ChannelRecord, record)] });
-      if (revision !== undefined) this.#take({ key, record, revision });
+    // Side by side: each asks the log's servers, and a fail-over waits for all of them.
+    await Promise.all(Array.from({ length: this.#count }, (_, n) => this.#ensureChannel(dataChannel(n))));
+  }
+
+  async #ensureChannel(channel: string): Promise<void> {
+    if (!this.#ensured.has(channel)) {
+      await this.#wal.ensureChannel(channel);
+      this.#ensured.add(channel);
     }
+    if (this.#records.has(channel)) return;
+    const key = keys.channel(channel);
+    const record: ChannelRecord = { channel, epoch: 0, nodeId: '', address: '', releasedSequence: 0 };
+    const revision = await this.#store.commit({ if: [{ kind: 'missing', key }], puts: [putRecord(key, ChannelRecord, record)] });
+    if (revision !== undefined) this.#take({ key, record, revision });
   }
 
   #put(entry: MetaEntry): void {

@@ -106,6 +106,13 @@ export class DataCoordService implements Service {
     return this.#term?.serving ?? false;
   }
 
+  /** The term, from when it gives out timestamps and ids: a fail-over holds up writes no longer than that. */
+  #stamping(): LeaderTerm {
+    const term = this.#term;
+    if (!term?.stamping) throw new CairnError('ServiceNotReady', `coordinator ${this.#resources.nodeId} does not lead now`);
+    return term;
+  }
+
   #leader(): LeaderTerm {
     const term = this.#term;
     if (!term?.serving) throw new CairnError('ServiceNotReady', `coordinator ${this.#resources.nodeId} does not lead now`);
@@ -125,11 +132,11 @@ export class DataCoordService implements Service {
   #makeHandlers(): Handlers<DataCoordDefinition> {
     return {
       submit: (request) => this.#submit(request),
-      allocTimestamps: async ({ count }) => ({ first: await this.#leader().oracle.allocate(count) }),
+      allocTimestamps: async ({ count }) => ({ first: await this.#stamping().oracle.allocate(count) }),
       allocIds: async ({ count }) => {
         if (count < 1 || count > MAX_IDS_PER_CALL)
           throw new CairnError('InvalidParameter', `id count ${count} is out of range 1..${MAX_IDS_PER_CALL}`);
-        return { first: await this.#leader().ids.allocate(count) };
+        return { first: await this.#stamping().ids.allocate(count) };
       },
       createSnapshot: async (request) => this.#leader().snapshots.create(request),
       dropSnapshot: async (request) => {

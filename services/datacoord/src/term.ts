@@ -90,6 +90,7 @@ export class LeaderTerm implements Term {
   #removals: CollectionRemoval | undefined;
   #compactor: Compactor | undefined;
   #epoch = 0;
+  #stamping = false;
   #serving = false;
   readonly #resources: TermResources;
   readonly #leadership: Leadership;
@@ -161,6 +162,10 @@ export class LeaderTerm implements Term {
   get serving(): boolean {
     return this.#serving && !this.#abort.signal.aborted;
   }
+  /** Timestamps and ids are given out; from before the term serves. */
+  get stamping(): boolean {
+    return this.#stamping && !this.#abort.signal.aborted;
+  }
   get epoch(): number {
     return this.#epoch;
   }
@@ -184,6 +189,8 @@ export class LeaderTerm implements Term {
     const electedMs = runtime.monotonic();
     this.#epoch = await this.#raiseEpoch();
     await this.oracle.start();
+    // Writes wait for stamps and ids alone: both are greater than any before, whatever of the catalog is still to be read.
+    this.#stamping = true;
     await this.store.load();
     await this.applier.load();
     await this.nodes.start();

@@ -3,6 +3,7 @@ import { keys } from '@cairn/catalog';
 import { scan } from '@cairn/meta';
 import { ChannelRecord, CollectionRecord, PartitionRecord, ShardRecord } from '@cairn/proto/cairn/meta';
 import { decodeSchema } from '@cairn/schema';
+import type { WalStore } from '@cairn/wal';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Change } from '../src/changes/table.ts';
 import { World } from './world.ts';
@@ -167,4 +168,38 @@ describe('channels', () => {
     await world.until(async () => (await owner(0))?.nodeId === 's2' && (await owner(1))?.nodeId === 's2', 's2 owns both');
     expect(await owner(0)).toMatchObject({ epoch: 2, address: 'inproc:s2' });
   });
+});
+
+test('timestamps and ids are given out before the term serves: writes do not wait for the rest of a fail-over', async () => {
+  const held = Promise.withResolvers<void>();
+  const wal = (inner: WalStore): WalStore =>
+    new Proxy(inner, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name);
+        if (name !== 'ensureChannel' || typeof value !== 'function') return typeof value === 'function' ? value.bind(target) : value;
+        return async (channel: string) => {
+          if (channel.startsWith('dml_')) await held.promise;
+          return value.call(target, channel);
+        };
+      },
+    });
+  world = new World({ wal });
+  const coordinator = await world.coordinator('a', false);
+  const stamp = async () => (await world.client('a').allocTimestamps({ count: 1 })).first;
+  await world.until(
+    () =>
+      stamp().then(
+        () => true,
+        () => false,
+      ),
+    'a gives out timestamps',
+  );
+  expect(coordinator.leading).toBe(false);
+  const early = await stamp();
+  const { first } = await world.client('a').allocIds({ count: 3 });
+  expect(first).toBeGreaterThan(0);
+  held.resolve();
+  await world.until(() => coordinator.leading, 'a leads');
+  expect(await stamp()).toBeGreaterThan(early);
+  expect((await world.client('a').allocIds({ count: 1 })).first).toBeGreaterThanOrEqual(first + 3);
 });
