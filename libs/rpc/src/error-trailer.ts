@@ -51,13 +51,13 @@ export function toServiceError(thrown: unknown): { code: status; details: string
   return { code: statusOf(error), details: trailer.message.replace(/[^\x20-\x7e]/g, '?'), metadata };
 }
 
-/** A thrown value as a packet carries it. */
-export function encodeFailure(thrown: unknown): Buffer {
-  return Buffer.from(JSON.stringify(trailerOf(thrown).trailer), 'utf8');
+/** A thrown value as an answer in a stream of calls carries it. */
+export function encodeFailure(thrown: unknown): string {
+  return JSON.stringify(trailerOf(thrown).trailer);
 }
 
-export function decodeFailure(bytes: Buffer): CairnError {
-  return parseTrailer(bytes.toString('utf8')) ?? new CairnError('Unexpected', 'the other side failed and said nothing that can be read');
+export function decodeFailure(text: string): CairnError {
+  return parseTrailer(text) ?? new CairnError('Unexpected', 'the other side failed and said nothing that can be read');
 }
 
 function parseTrailer(text: string): CairnError | undefined {

@@ -47,6 +47,9 @@ export class GrpcTransport implements Transport {
       // A process that comes back on its address serves again this soon after.
       'grpc.max_reconnect_backoff_ms': 300,
       'grpc.service_config_disable_resolution': 1,
+      // Callers decide what is tried again; the library would keep what a stream has sent.
+      'grpc.enable_retries': 0,
+      'grpc.enable_channelz': 0,
     };
   }
 
@@ -65,7 +68,8 @@ export class GrpcTransport implements Transport {
     this.#clients.clear();
   }
 
-  #channel(address: string): GrpcClient {
+  /** The connection to an address, made at its first use. */
+  connection(address: string): GrpcClient {
     let channel = this.#channels.get(address);
     if (!channel) {
       channel = new GrpcClient(address, credentials.createInsecure(), this.#channelOptions);
@@ -103,7 +107,7 @@ export class GrpcTransport implements Transport {
           if (error) reject(fromServiceError(error, what));
           else resolve(response);
         };
-        const call = this.#channel(address).makeUnaryRequest(
+        const call = this.connection(address).makeUnaryRequest(
           path,
           serialize,
           deserialize,
@@ -117,7 +121,7 @@ export class GrpcTransport implements Transport {
     const stream = async function* (this: GrpcTransport, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
       const { signal } = options;
       if (signal?.aborted) throw new CairnError('Cancelled', `${what}: cancelled before it was sent`);
-      const call = this.#channel(address).makeServerStreamRequest(
+      const call = this.connection(address).makeServerStreamRequest(
         path,
         serialize,
         deserialize,

@@ -19,6 +19,8 @@ import {
   type ServerOptions,
 } from '@grpc/grpc-js';
 import { type Context, context, propagation, ROOT_CONTEXT } from '@opentelemetry/api';
+import { CallSessions, type UnaryWork } from './call-sessions.ts';
+import { EXCHANGE_PATH } from './call-stream.ts';
 import {
   type CallContext,
   type Codecs,
@@ -29,9 +31,8 @@ import {
   type ServiceDefinition,
 } from './definition.ts';
 import { toServiceError } from './error-trailer.ts';
-import { PacketPort, type UnaryWork } from './packet-port.ts';
 import { inServerSpan } from './server-span.ts';
-import { type AnyHandler, handlerOf, plainBytes } from './untyped.ts';
+import { type AnyHandler, asBuffer, handlerOf, plainBytes } from './untyped.ts';
 
 export interface RpcServerOptions {
   /** Largest request taken, bytes; a larger one is refused with RESOURCE_EXHAUSTED. -1: no limit. */
@@ -40,8 +41,8 @@ export interface RpcServerOptions {
   readonly protocol?: ProtocolRange;
   /** A reply when bytes of a request do not decode, instead of an error (the public service answers Status). */
   readonly onMalformed?: (method: MethodDefinition, error: CairnError) => unknown;
-  /** The port speaks packets too (PacketTransport): between our own nodes, not at the front. */
-  readonly packets?: boolean;
+  /** Takes streams of calls too (CallTransport): between our own nodes, not at the front. */
+  readonly calls?: boolean;
 }
 
 interface ServerCall {
@@ -53,9 +54,8 @@ interface ServerCall {
 
 type Codec = { readonly decodeRequest?: (bytes: Buffer) => unknown; readonly encodeResponse?: (response: never) => Uint8Array };
 
-const asBuffer = (bytes: Uint8Array): Buffer =>
-  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 const identity = (bytes: Buffer): Buffer => bytes;
+const BYTES = { requestSerialize: identity, requestDeserialize: identity, responseSerialize: identity, responseDeserialize: identity };
 
 /**
  * A gRPC server over generated definitions. Bytes are decoded and encoded here, not in the gRPC library, so that a request that does not decode is
@@ -67,9 +67,9 @@ export class RpcServer {
   readonly #options: RpcServerOptions;
   readonly #server: Server;
   readonly #protocol: ProtocolRange;
-  /** What packets may call, by path. */
+  /** What a stream of calls may call, by path. */
   readonly #unaryWork = new Map<string, UnaryWork>();
-  #port: PacketPort | undefined;
+  #sessions: CallSessions | undefined;
   #stopped = false;
 
   constructor(runtime: Runtime, logger: Logger, options: RpcServerOptions = {}) {
@@ -81,8 +81,10 @@ export class RpcServer {
       'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
       'grpc.max_send_message_length': -1,
       'grpc.max_concurrent_streams': 10_000,
+      'grpc.enable_channelz': 0,
     };
     this.#server = new Server(serverOptions);
+    if (options.calls) this.#takeCalls();
   }
 
   /** Adds a service, before or after `listen`. Methods without a handler, and those that stream requests, answer UNIMPLEMENTED. */
@@ -97,12 +99,9 @@ export class RpcServer {
         path: methodPath(definition, method),
         requestStream: false,
         responseStream: method.responseStream,
-        requestSerialize: identity,
-        requestDeserialize: identity,
-        responseSerialize: identity,
-        responseDeserialize: identity,
+        ...BYTES,
       };
-      if (!method.responseStream) this.#unaryWork.set(methodPath(definition, method), this.#byPacket(definition, method, handler, codec));
+      if (!method.responseStream) this.#unaryWork.set(methodPath(definition, method), this.#onStream(definition, method, handler, codec));
       implementation[name] = method.responseStream
         ? this.#streaming(definition, method, handler, codec)
         : this.#unary(definition, method, handler, codec);
@@ -112,16 +111,6 @@ export class RpcServer {
 
   /** Binds and serves; port 0 takes a free one. Returns the port. */
   async listen(host: string, port: number): Promise<number> {
-    if (this.#options.packets) {
-      const grpc = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-      this.#port = new PacketPort({
-        runtime: this.#runtime,
-        logger: this.#logger,
-        find: (path) => this.#unaryWork.get(path),
-        other: (socket) => grpc.injectConnection(socket),
-      });
-      return this.#port.listen(host, port);
-    }
     const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => {
@@ -139,11 +128,10 @@ export class RpcServer {
       const timer = this.#runtime.after(graceMs, () => {
         this.#logger.warn({ graceMs }, 'calls under way were cut');
         this.#server.forceShutdown();
-        this.#port?.cut();
         resolve();
       });
-      const grpc = new Promise<void>((ended) => this.#server.tryShutdown(() => ended()));
-      void Promise.all([grpc, this.#port?.stop()]).then(() => {
+      this.#sessions?.stop();
+      this.#server.tryShutdown(() => {
         timer.cancel();
         resolve();
       });
@@ -167,8 +155,14 @@ export class RpcServer {
     };
   }
 
-  /** The same for a call that came as a packet. */
-  #byPacket(definition: ServiceDefinition, method: MethodDefinition, handler: AnyHandler, codec: Codec): UnaryWork {
+  #takeCalls(): void {
+    this.#sessions = new CallSessions({ runtime: this.#runtime, logger: this.#logger, find: (path) => this.#unaryWork.get(path) });
+    const exchange = { path: EXCHANGE_PATH, requestStream: true, responseStream: true, ...BYTES };
+    this.#server.addService({ exchange }, { exchange: this.#sessions.serve });
+  }
+
+  /** The same for a call that came on a stream of calls. */
+  #onStream(definition: ServiceDefinition, method: MethodDefinition, handler: AnyHandler, codec: Codec): UnaryWork {
     return (bytes, callContext, headers) => {
       const answer = async (): Promise<Buffer> => {
         if (isInner(definition)) this.#requireVersion(headers[PROTOCOL_HEADER]);

@@ -3,7 +3,7 @@ import { CairnError, type CodeName, SystemRuntime, silentLogger } from '@cairn/b
 import { DataNodeDefinition, SegmentQueryRequest, SegmentSearchRequest } from '@cairn/proto/cairn/services';
 import { credentials, Client as RawClient } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Client, GrpcTransport, InProcessNetwork, PacketTransport, RpcServer, type Transport } from '../src/index.ts';
+import { CallTransport, type Client, GrpcTransport, InProcessNetwork, RpcServer, type Transport } from '../src/index.ts';
 import { EchoNode } from './echo.ts';
 
 const runtime = new SystemRuntime();
@@ -20,11 +20,11 @@ async function failure(work: Promise<unknown>): Promise<CairnError> {
   return error as CairnError;
 }
 
-const kinds = ['gRPC', 'gRPC at a port of packets', 'packets', 'in-process'] as const;
+const kinds = ['gRPC', 'gRPC beside a stream of calls', 'a stream of calls', 'in-process'] as const;
 describe.each(kinds)('a call over %s', (kind) => {
   const node = new EchoNode();
-  const server = new RpcServer(runtime, silentLogger, { packets: kind !== 'gRPC' });
-  const wire: Transport = kind === 'packets' ? new PacketTransport(runtime) : new GrpcTransport(runtime);
+  const server = new RpcServer(runtime, silentLogger, { calls: kind !== 'gRPC' });
+  const wire: Transport = kind === 'a stream of calls' ? new CallTransport(runtime) : new GrpcTransport(runtime);
   const network = new InProcessNetwork(runtime);
   let client: Client<typeof DataNodeDefinition>;
   let nobody: Client<typeof DataNodeDefinition>;

@@ -3,7 +3,7 @@ import { type Config, Lifecycle, type Service } from '@cairn/base';
 import { CatalogView } from '@cairn/catalog';
 import { IndexPool } from '@cairn/index';
 import { ProxyService } from '@cairn/proxy';
-import { type Handlers, InProcessNetwork, PacketTransport, RpcServer, type ServiceDefinition, type Transport } from '@cairn/rpc';
+import { CallTransport, type Handlers, InProcessNetwork, RpcServer, type ServiceDefinition, type Transport } from '@cairn/rpc';
 import { HealthServer, logTraceIds, startTelemetry } from '@cairn/telemetry';
 import { openProcess, type ProcessParts } from './process-parts.ts';
 import { Readiness } from './readiness.ts';
@@ -105,7 +105,7 @@ function compose(role: Role, process: ProcessParts, lifecycle: Lifecycle, readin
   const { config, runtime, logger } = process;
   const standalone = role === 'standalone';
   const network = standalone ? new InProcessNetwork(runtime, { timeoutMs: config.rpc.callTimeoutMs }) : undefined;
-  const transport: Transport = network ?? new PacketTransport(runtime, { timeoutMs: config.rpc.callTimeoutMs });
+  const transport: Transport = network ?? new CallTransport(runtime, { timeoutMs: config.rpc.callTimeoutMs });
   lifecycle.add({ name: 'transport', start: async () => undefined, stop: async () => transport.close() });
 
   const catalog = lifecycle.add(new CatalogView(process.meta, runtime, logger));
@@ -128,7 +128,7 @@ function compose(role: Role, process: ProcessParts, lifecycle: Lifecycle, readin
 /** A role behind its own port. It listens before its service is made, since the service tells others the port. */
 function listeningRole(role: InnerRole, parts: RoleParts): Service {
   const { node } = parts.config;
-  const server = new RpcServer(parts.runtime, parts.logger, { packets: true });
+  const server = new RpcServer(parts.runtime, parts.logger, { calls: true });
   let service: Service | undefined;
   return {
     name: role,

@@ -1,30 +1,29 @@
 import { CairnError, PROTOCOL, PROTOCOL_HEADER, protocolText, type Runtime } from '@cairn/base';
 import { context, propagation } from '@opentelemetry/api';
+import { callHead } from './call-messages.ts';
+import { CallStream } from './call-stream.ts';
 import { type CallOptions, type Client, isInner, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { GrpcTransport, type GrpcTransportOptions } from './grpc-transport.ts';
-import { encodeCallHead } from './packet.ts';
-import { PacketConnection } from './packet-connection.ts';
 import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
-import { type AnyMethod, buildClient, plainBytes } from './untyped.ts';
+import { type AnyMethod, buildClient } from './untyped.ts';
 
-const NO_HEADERS = Buffer.alloc(0);
-/** For so long a node that did not answer in packets is called over gRPC, ms: it may be of a release from before them. */
-const GRPC_FOR_MS = 30_000;
-/** Longest deadline that a packet can carry, ms; a longer one is none to the other side. */
+/** For so long a node that serves no stream of calls is called one by one, ms: it may be of a release from before it. */
+const ONE_BY_ONE_FOR_MS = 30_000;
+/** Longest deadline that a call can carry, ms; a longer one is none to the other side. */
 const MAX_TIMEOUT_MS = 0xffff_ffff;
 
 /**
- * Clients of our own nodes: calls with one answer travel as packets, one connection an address, those that stream over gRPC. A call over
- * gRPC costs about 0.25 ms of CPU on either side, more than most of what a node does for a search.
+ * Clients of our own nodes, over gRPC: calls with one answer share one stream a connection (docs/decisions/005), those that stream answers go by
+ * themselves. A gRPC call of its own costs 0.1 to 0.3 ms of CPU on either side, more than most of what a node does for a search.
  */
-export class PacketTransport implements Transport {
+export class CallTransport implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
   readonly #protocol: string;
   readonly #grpc: GrpcTransport;
-  /** Addresses that do not speak packets, and until when that is believed (monotonic ms). */
-  readonly #grpcOnly = new Map<string, number>();
-  readonly #connections = new Map<string, PacketConnection>();
+  /** Addresses that serve no stream of calls, and until when that is believed (monotonic ms). */
+  readonly #oneByOne = new Map<string, number>();
+  readonly #streams = new Map<string, CallStream>();
   readonly #clients = new Map<string, unknown>();
   #closed = false;
 
@@ -39,10 +38,10 @@ export class PacketTransport implements Transport {
     const key = `${definition.fullName}@${address}`;
     const known = this.#clients.get(key);
     if (known) return known as Client<D>;
-    const overGrpc = this.#grpc.client(definition, address) as unknown as Record<string, AnyMethod>;
+    const byItself = this.#grpc.client(definition, address) as unknown as Record<string, AnyMethod>;
     const client = buildClient(definition, (name) => {
       const method = definition.methods[name];
-      return method.responseStream ? overGrpc[name] : this.#unary(definition, method, address, overGrpc[name]);
+      return method.responseStream ? byItself[name] : this.#unary(definition, method, address, byItself[name]);
     });
     this.#clients.set(key, client);
     return client;
@@ -50,44 +49,49 @@ export class PacketTransport implements Transport {
 
   close(): void {
     this.#closed = true;
-    for (const connection of [...this.#connections.values()]) connection.close();
+    for (const stream of [...this.#streams.values()]) stream.close();
     this.#clients.clear();
     this.#grpc.close();
   }
 
-  #connection(address: string): PacketConnection {
+  #stream(address: string): CallStream {
     if (this.#closed) throw new CairnError('Unavailable', `${address}: the transport is closed`);
-    const known = this.#connections.get(address);
+    const known = this.#streams.get(address);
     if (known) return known;
-    if (!/:\d+$/.test(address)) throw new CairnError('Unavailable', `${address} is no host:port`);
-    const connection = new PacketConnection(address, this.#runtime, (understood) => {
-      if (this.#connections.get(address) === connection) this.#connections.delete(address);
-      if (!understood) this.#grpcOnly.set(address, this.#runtime.monotonic() + GRPC_FOR_MS);
+    const stream = new CallStream(this.#grpc.connection(address), address, (refused) => {
+      if (this.#streams.get(address) === stream) this.#streams.delete(address);
+      if (refused) this.#oneByOne.set(address, this.#runtime.monotonic() + ONE_BY_ONE_FOR_MS);
     });
-    this.#connections.set(address, connection);
-    return connection;
+    this.#streams.set(address, stream);
+    return stream;
   }
 
-  #speaksPackets(address: string): boolean {
-    if (this.#grpcOnly.size === 0) return true;
-    if ((this.#grpcOnly.get(address) ?? 0) > this.#runtime.monotonic()) return false;
-    this.#grpcOnly.delete(address);
+  #takesStream(address: string): boolean {
+    if (this.#oneByOne.size === 0) return true;
+    if ((this.#oneByOne.get(address) ?? 0) > this.#runtime.monotonic()) return false;
+    this.#oneByOne.delete(address);
     return true;
   }
 
-  #unary(definition: ServiceDefinition, method: MethodDefinition, address: string, overGrpc: AnyMethod): AnyMethod {
+  #unary(definition: ServiceDefinition, method: MethodDefinition, address: string, byItself: AnyMethod): AnyMethod {
     const path = methodPath(definition, method);
-    const pathBytes = Buffer.from(path, 'latin1');
     const what = `${path} at ${address}`;
     const protocol: Readonly<Record<string, string>> = isInner(definition) ? { [PROTOCOL_HEADER]: this.#protocol } : {};
-    const byPacket = (request: unknown, options: CallOptions): Promise<unknown> =>
+    const plainHead = callHead(path, protocol);
+    const headOf = ({ metadata }: CallOptions): Buffer => {
+      const headers: Record<string, string> = { ...metadata };
+      propagation.inject(context.active(), headers);
+      for (const _ in headers) return callHead(path, { ...protocol, ...headers });
+      return plainHead;
+    };
+    const onStream = (request: unknown, options: CallOptions): Promise<unknown> =>
       new Promise((resolve, reject) => {
         const { signal, timeoutMs = this.#timeoutMs } = options;
         if (signal?.aborted) return reject(new CairnError('Cancelled', `${what}: cancelled before it was sent`));
         const bytes = method.requestType.encode(request as never).finish();
-        const connection = this.#connection(address);
+        const stream = this.#stream(address);
         const give = (error: CairnError): void => {
-          connection.cancel(id);
+          stream.cancel(id);
           settle();
           reject(error);
         };
@@ -103,18 +107,14 @@ export class PacketTransport implements Transport {
             )
           : undefined;
         signal?.addEventListener('abort', onAbort, { once: true });
-        const head = encodeCallHead(
-          pathBytes,
-          timed ? Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(timeoutMs))) : 0,
-          headersOf(protocol, options),
-        );
+        const limitMs = timed ? Math.min(MAX_TIMEOUT_MS, Math.max(1, Math.ceil(timeoutMs))) : 0;
         let id = 0;
         try {
-          id = connection.call(head, bytes, {
+          id = stream.call(headOf(options), limitMs, bytes, {
             reply: (response) => {
               settle();
               try {
-                resolve(method.responseType.decode(plainBytes(response)));
+                resolve(method.responseType.decode(response));
               } catch (error) {
                 reject(new CairnError('Unexpected', `${what}: a response that does not decode`, { cause: error }));
               }
@@ -127,20 +127,16 @@ export class PacketTransport implements Transport {
               settle();
               reject(new CairnError('Unavailable', `${what}: ${why}`));
             },
+            refused: () => {
+              settle();
+              resolve(byItself(request, options));
+            },
           });
         } catch (error) {
           settle();
           reject(error);
         }
       });
-    return (request, options = {}) => (this.#speaksPackets(address) ? byPacket(request, options) : overGrpc(request, options));
+    return (request, options = {}) => (this.#takesStream(address) ? onStream(request, options) : byItself(request, options));
   }
-}
-
-/** The caller's versions, metadata, and the trace that the call belongs to. */
-function headersOf(protocol: Readonly<Record<string, string>>, options: CallOptions): Buffer {
-  const headers: Record<string, string> = { ...protocol, ...options.metadata };
-  propagation.inject(context.active(), headers);
-  for (const _ in headers) return Buffer.from(JSON.stringify(headers), 'utf8');
-  return NO_HEADERS;
 }
