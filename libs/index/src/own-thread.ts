@@ -16,6 +16,9 @@ const FORGET = 0.995;
 /** A search whose clock ran so many times its CPU time was put aside, or waited for the disk. */
 const MUCH_LONGER = 4;
 
+/** Searches that took much longer than their CPU time, between two looks at the pages read: a look costs as much as a tenth of a search. */
+const LOOK_EVERY = 8;
+
 /** What a search at the call cost, ns. */
 export interface Measured {
   readonly wallNs: number;
@@ -37,6 +40,7 @@ export class OwnThread {
   readonly #pageFaults: () => number;
   #elsewhere = 0;
   #faults = 0;
+  #unlooked = LOOK_EVERY - 1;
 
   /** `pageFaults`: how many pages this process has read from disk so far. */
   constructor(pageFaults: () => number = () => process.resourceUsage().majorPageFault) {
@@ -57,7 +61,10 @@ export class OwnThread {
   learn(path: string, estimateNs: number, { wallNs, cpuNs }: Measured): void {
     const learned = this.#known.get(path);
     if (!learned) return;
-    const waited = wallNs > MUCH_LONGER * cpuNs && this.#readFromDisk();
+    const aside = wallNs > MUCH_LONGER * cpuNs;
+    // Not looked: it may be either, and says nothing.
+    if (aside && ++this.#unlooked < LOOK_EVERY) return;
+    const waited = aside && this.#readFromDisk();
     const ratio = Math.min(MOST, (waited ? wallNs : cpuNs) / estimateNs);
     learned.ratio += (ratio > learned.ratio ? SLOWER : FASTER) * (ratio - learned.ratio);
   }
@@ -76,11 +83,12 @@ export class OwnThread {
     }
   }
 
-  /** Whether pages came from disk since this was last asked. */
+  /** Whether pages came from disk since this was last looked at. While they do, each search is looked at. */
   #readFromDisk(): boolean {
     const faults = this.#pageFaults();
     const some = faults > this.#faults;
     this.#faults = faults;
+    this.#unlooked = some ? LOOK_EVERY - 1 : 0;
     return some;
   }
 

@@ -1,6 +1,6 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime } from '@cairn/base';
 import type { QueryResult, SearchResult } from '@cairn/proto/cairn/services';
-import { decodeFrame, encodeFrame } from '@cairn/schema';
+import { decodeFrame, encodeFrame, encodeFrameInTurns } from '@cairn/schema';
 import type { QueryRows, SearchHits } from './results.ts';
 
 /** Results between services: columns as a frame, so that decoding makes views. */
@@ -18,8 +18,9 @@ export function decodeSearchResult(result: SearchResult): SearchHits {
   return { counts: result.counts, scores: Float32Array.from(result.scores), columns, searchedRows: result.searchedRows };
 }
 
-export function encodeQueryResult(rows: QueryRows, ts: number): QueryResult {
-  return { columns: encodeFrame(rows.columns), count: rows.count, ts };
+/** Large results are copied in stretches. */
+export async function encodeQueryResult(rows: QueryRows, ts: number, runtime: Runtime): Promise<QueryResult> {
+  return { columns: await encodeFrameInTurns(rows.columns, runtime), count: rows.count, ts };
 }
 
 export function decodeQueryResult(result: QueryResult): QueryRows {

@@ -1,3 +1,4 @@
+import { SystemRuntime } from '@cairn/base';
 import type { QueryPlan } from '@cairn/proto/cairn/services';
 import type { ReadableSegment } from '@cairn/segment';
 import fc from 'fast-check';
@@ -111,7 +112,7 @@ describe('mergeRows', () => {
         const segments = keys.map((list) => growing([[1, list.map((id) => row(id))]]));
         const plan = queryPlan('', { limit });
         const parts = await Promise.all(
-          segments.map(async (segment) => decodeQueryResult(encodeQueryResult(await query([segment], plan), 1))),
+          segments.map(async (segment) => decodeQueryResult(await encodeQueryResult(await query([segment], plan), 1, new SystemRuntime()))),
         );
         expect(rowKeys(await mergeRows(parts, SCHEMA.primaryKey, limit))).toEqual(rowKeys(await query(segments, plan)));
       }),

@@ -1,4 +1,4 @@
-import { CairnError } from '@cairn/base';
+import { CairnError, type Runtime, Stretch } from '@cairn/base';
 import type { Column, ColumnBatch, Validity } from './column.ts';
 import { bytesOf } from './column-ops.ts';
 import { type Family, familyOf, fixedArray, toDataType, typeName, vectorBytes, visitColumn } from './field-types.ts';
@@ -43,8 +43,35 @@ function buffersOf(column: Column): Buffers {
 
 const align = (position: number): number => (position + 7) & ~7;
 
+/** Bytes copied between two looks at the clock. */
+const COPY_BYTES = 1 << 20;
+
 /** Batch to bytes; one copy of each buffer. */
 export function encodeFrame(batch: ColumnBatch): Uint8Array {
+  const { out, parts } = layOut(batch);
+  for (const { bytes, position } of parts) out.set(bytes, position);
+  return out;
+}
+
+/** The same; a large batch gives way to the event loop while it is copied. It must not change meanwhile. */
+export async function encodeFrameInTurns(batch: ColumnBatch, runtime: Runtime): Promise<Uint8Array> {
+  const { out, parts } = layOut(batch);
+  const stretch = new Stretch(runtime);
+  for (const { bytes, position } of parts) {
+    for (let at = 0; at < bytes.byteLength; at += COPY_BYTES) {
+      const pause = at > 0 ? stretch.pause() : undefined;
+      if (pause) await pause;
+      out.set(bytes.subarray(at, at + COPY_BYTES), position + at);
+    }
+  }
+  return out;
+}
+
+/** A frame with all but its buffers, and where these go. */
+function layOut(batch: ColumnBatch): {
+  readonly out: Uint8Array;
+  readonly parts: { readonly bytes: Uint8Array; readonly position: number }[];
+} {
   const flat: { id: number; column: Column; buffers: Buffers }[] = [];
   const visit = (id: number, column: Column): void => {
     const buffers = buffersOf(column);
@@ -63,18 +90,19 @@ export function encodeFrame(batch: ColumnBatch): Uint8Array {
   for (const [i, value] of header.entries()) view.setUint32(i * 4, value, true);
   let at = HEADER_BYTES;
   let position = HEADER_BYTES + flat.length * DESCRIPTOR_BYTES;
+  const parts: { readonly bytes: Uint8Array; readonly position: number }[] = [];
   for (const { id, column, buffers } of flat) {
     for (const [i, value] of [id, column.type, column.length, buffers.dim].entries()) view.setUint32(at + i * 4, value, true);
     for (const [i, part] of [buffers.validity, buffers.offsets, buffers.data].entries()) {
       if (part === null) continue;
       view.setUint32(at + 16 + i * 8, position, true);
       view.setUint32(at + 20 + i * 8, part.byteLength, true);
-      out.set(part, position);
+      parts.push({ bytes: part, position });
       position += align(part.byteLength);
     }
     at += DESCRIPTOR_BYTES;
   }
-  return out;
+  return { out, parts };
 }
 
 function damaged(reason: string): CairnError {

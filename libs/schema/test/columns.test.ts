@@ -1,4 +1,4 @@
-import { hasCode } from '@cairn/base';
+import { hasCode, type Runtime, SystemRuntime } from '@cairn/base';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -8,6 +8,7 @@ import {
   concatColumns,
   decodeFrame,
   encodeFrame,
+  encodeFrameInTurns,
   makeBatch,
   makeSchema,
   readArrowFile,
@@ -74,6 +75,23 @@ describe('frames', () => {
         }
       }),
     );
+  });
+
+  it('of a large batch are the same bytes when they are written in turns, and others have theirs meanwhile', async () => {
+    const values = Float64Array.from({ length: 1_000_000 }, (_, i) => i / 3);
+    const batch = makeBatch([[1, { kind: 'fixed', type: 11, length: values.length, values, validity: null }]]);
+    // A clock that moves a millisecond at each look.
+    let looks = 0;
+    let turns = 0;
+    const runtime = new SystemRuntime();
+    const slow: Runtime = Object.assign(Object.create(runtime), {
+      monotonic: () => ++looks,
+      sleep: async () => {
+        turns++;
+      },
+    });
+    expect(Buffer.compare(await encodeFrameInTurns(batch, slow), encodeFrame(batch))).toBe(0);
+    expect(turns).toBeGreaterThan(0);
   });
 
   it('decode aligned bytes without copying them', () => {

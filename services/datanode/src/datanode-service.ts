@@ -160,7 +160,7 @@ export class DataNodeService implements Service {
     const { runtime } = this.#options;
     const shard = await this.#ready(scope, context);
     return shard.read(scope.segmentIds, async (segments) =>
-      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs, expiredTs, runtime }), readTs),
+      encodeQueryResult(await executeQuery({ segments, schema: shard.schema, plan, readTs, expiredTs, runtime }), readTs, runtime),
     );
   }
 

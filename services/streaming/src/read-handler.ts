@@ -131,14 +131,14 @@ export class ReadHandler {
   #querying(plan: QueryPlan): ReadKind<Awaited<ReturnType<typeof executeQuery>>, QueryResult> {
     const { runtime, transport } = this.#options;
     return {
-      local: (segments, { schema, readTs, expiredTs }) => executeQuery({ segments, schema, plan, readTs, expiredTs }),
+      local: (segments, { schema, readTs, expiredTs }) => executeQuery({ segments, schema, plan, readTs, expiredTs, runtime }),
       remote: (address, scope, call) =>
         transport.client(DataNodeDefinition, address).query({ scope, plan }, { signal: call.signal, timeoutMs: call.remaining() }),
       only: (result, ts) => ({ ...result, ts }),
       merge: async (local, remote, { schema, readTs }) => {
         const parts = [...(local ? [local] : []), ...remote.map(decodeQueryResult)];
         const only = parts.length === 1 ? parts[0] : undefined;
-        return encodeQueryResult(only ?? (await mergeRows(parts, schema.primaryKey, plan.limit, runtime)), readTs);
+        return encodeQueryResult(only ?? (await mergeRows(parts, schema.primaryKey, plan.limit, runtime)), readTs, runtime);
       },
     };
   }

@@ -107,6 +107,7 @@ export class FakeDataNode {
     return encodeQueryResult(
       await executeQuery({ segments, schema: schema(), plan, readTs: scope.readTs, expiredTs: scope.expiredTs, runtime }),
       scope.readTs,
+      runtime,
     );
   }
 

@@ -1,3 +1,4 @@
+import { SystemRuntime } from '@cairn/base';
 import { type QueryResult, type ShardQueryRequest, WriteRequest } from '@cairn/proto/cairn/services';
 import { encodeQueryResult, executeQuery } from '@cairn/query';
 import { columnFromValues, encodeFrame, keyColumn, makeBatch, type PlainValue, valueAt } from '@cairn/schema';
@@ -23,7 +24,7 @@ async function query({ scope, plan }: ShardQueryRequest): Promise<QueryResult> {
   const segments = parts.map((part) => part.segment.capture(world.catalog.schema));
   const rows = await executeQuery({ segments, schema: world.catalog.schema, plan, readTs });
   await duringRead(++reads);
-  return encodeQueryResult(rows, readTs);
+  return encodeQueryResult(rows, readTs, new SystemRuntime());
 }
 
 function partial(
