@@ -21,6 +21,7 @@ import type { CallContext, Handlers } from '@cairn/rpc';
 import type { WalStore } from '@cairn/wal';
 import { DeltaLogs } from './delta-logs.ts';
 import { HeldShard, type SegmentOpener, segmentOpener } from './held-shard.ts';
+import { HeldSweeper } from './held-sweeper.ts';
 import { LocalFiles } from './local-files.ts';
 import { TaskRunner } from './task-runner.ts';
 
@@ -61,6 +62,7 @@ export class DataNodeService implements Service {
   readonly #open: SegmentOpener;
   readonly #leftovers: readonly string[];
   readonly #shards = new Map<string, HeldShard>();
+  readonly #sweeper: HeldSweeper;
 
   constructor(options: DataNodeOptions) {
     const { meta, objects, runtime, logger, config, pool } = options;
@@ -72,6 +74,11 @@ export class DataNodeService implements Service {
     this.#open = options.open ?? segmentOpener(objects, runtime, segmentCache);
     this.#files = new LocalFiles({ objects, runtime, logger, dir: join(cacheDir, 'indexes'), limitBytes: config.index.cacheBytes });
     this.#deltaLogs = new DeltaLogs(meta, objects, runtime);
+    this.#sweeper = new HeldSweeper({
+      ...{ meta, runtime, logger },
+      shards: () => this.#shards.values(),
+      release: (vchannel, segmentIds) => this.#release({ vchannel, segmentIds: [...segmentIds] }),
+    });
     this.#tasks = new TaskRunner({
       ...{ objects, pool, runtime, logger, open: this.#open, deltaLogs: this.#deltaLogs },
       scratchDir: join(cacheDir, 'builds'),
@@ -96,11 +103,13 @@ export class DataNodeService implements Service {
     if (!this.#options.runtime.inline) for (const directory of this.#leftovers) await rm(directory, { recursive: true, force: true });
     await this.#files.start();
     await this.#registration.start();
+    this.#sweeper.start();
   }
 
   async stop(): Promise<void> {
     // The key goes first, so that owners turn to other nodes.
     await this.#registration.stop();
+    this.#sweeper.stop();
     await this.#tasks.stop();
     await Promise.all([...this.#shards.values()].map((shard) => shard.release([])));
     this.#shards.clear();

@@ -64,6 +64,11 @@ export class HeldShard {
     return this.#schema;
   }
 
+  /** 0 before the first load. */
+  get collectionId(): number {
+    return this.#collectionId;
+  }
+
   get segmentIds(): number[] {
     return [...this.#holders.keys()];
   }
