@@ -47,11 +47,12 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
     const ids = await parts.catalog.retrySynced(() => partitionIds(parts, entry, request.partitionNames, legacyOfPartitionKey));
     return { entry, ids };
   };
-  const guarantee = (request: ReadRequest, entry: CollectionEntry): Promise<number> =>
+  const guarantee = (request: ReadRequest, entry: CollectionEntry, paged = false): Promise<number> =>
     guaranteeOf(parts, entry, {
       level: request.consistencyLevel,
       guaranteeTimestamp: request.guaranteeTimestamp,
       useDefault: request.useDefaultConsistency,
+      paged,
     });
 
   const inputOf = (
@@ -90,7 +91,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
         );
       // Pages after the first read at the first one's time, so that together they are one answer.
       const readTs = iterator.token === '' ? 0 : fromWireTimestamp(iterator.readAt || request.guaranteeTimestamp);
-      const scope = { partitionIds: ids, guaranteeTs: readTs > 0 ? readTs : await guaranteeTs(), readTs };
+      const scope = { partitionIds: ids, guaranteeTs: readTs > 0 ? readTs : await guarantee(request, entry, true), readTs };
       const outcome = await runIteratorPage(parts, context, search, iterator, scope);
       const lastBound = outcome.hits.scores.at(-1) ?? iterator.lastBound ?? 0;
       return searchReply(search, outcome, { token: iterator.token || randomId(parts.runtime), lastBound });
@@ -148,7 +149,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       if (orderBy.length > 0 && iterator) throw notSupported('order_by together with a query iterator');
       await requireLoadedFor(parts, entry, ids);
       const readTs = iterator ? fromWireTimestamp(request.guaranteeTimestamp) : 0;
-      const guaranteeTs = readTs > 0 ? readTs : await guarantee(request, entry);
+      const guaranteeTs = readTs > 0 ? readTs : await guarantee(request, entry, iterator);
       const plan = {
         filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
         outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((field) => field.id))],
