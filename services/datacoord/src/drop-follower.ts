@@ -7,6 +7,7 @@ import type { LeaderStore, Put } from './leader-store.ts';
 import { Periodic } from './periodic.ts';
 import type { RestoreManager } from './restore-manager.ts';
 import type { DataCoordSettings } from './settings.ts';
+import { publishedGroups } from './snapshot-capture.ts';
 import type { SnapshotManager } from './snapshot-manager.ts';
 
 const DELETE_PAGE = 80;
@@ -81,12 +82,14 @@ export class DropFollower {
   /** Marks sealed segments dropped where `droppedTs` of their partition gives a time. */
   async #dropSegments(collectionId: number, droppedTs: (partitionId: number) => number | undefined): Promise<void> {
     let count = 0;
+    // What a restore has staged is its undo's to remove; once published it is as any other.
+    const published = publishedGroups(await this.#store.list(keys.groups));
     for await (const page of this.#store.pages(keys.segments(collectionId))) {
       const puts: Put[] = [];
       for (const entry of page) {
         const record = SegmentRecord.decode(entry.value);
         const ts = droppedTs(record.partitionId);
-        if (ts === undefined || record.state !== SegmentState.SEGMENT_SEALED || record.group.startsWith('restore')) continue;
+        if (ts === undefined || record.state !== SegmentState.SEGMENT_SEALED || !published.has(record.group)) continue;
         puts.push(putRecord(entry.key, SegmentRecord, { ...record, state: SegmentState.SEGMENT_DROPPED, droppedTs: ts }));
       }
       for (const few of pagesOf(puts)) await this.#store.mustCommit({ puts: few });

@@ -184,6 +184,16 @@ describe('what is restored', () => {
     expect((await buildsOf(job.targetCollectionId)).length).toBe(2);
   });
 
+  test.each(['copy', 'reference'])('segments of a partition dropped from a restored collection are dropped (%s)', async (mode) => {
+    const job = await ended((await restore('less', { mode })).jobId);
+    await world.submit('a', { $case: 'dropPartition', value: { database: '', collection: 'less', name: 'old' } });
+    const dropped = async () => (await segmentsOf(job.targetCollectionId)).filter((segment) => segment.droppedTs > 0);
+    await world.until(async () => (await dropped()).length > 0, 'its segments are dropped');
+    expect((await dropped()).length).toBe(2);
+    await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'less', collectionId: 0 } });
+    await world.until(async () => (await dropped()).length === 5, 'all are dropped with the collection');
+  });
+
   test('an unknown partition is refused by name and nothing is left', async () => {
     await expect(restore('part', { partitions: ['old', 'new', 'newer'] })).rejects.toMatchObject({
       code: 1100,

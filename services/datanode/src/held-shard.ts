@@ -1,7 +1,7 @@
 import { assert, CairnError, KeyedMutex, type Logger, mapLimit, type Runtime } from '@cairn/base';
 import type { IndexPool } from '@cairn/index';
 import type { ObjectStore } from '@cairn/objects';
-import type { SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
+import type { ObjectRef, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { LoadSegmentsRequest } from '@cairn/proto/cairn/services';
 import { type CollectionSchema, decodeSchema } from '@cairn/schema';
 import { openSegment, type SealedSegment } from '@cairn/segment';
@@ -33,9 +33,23 @@ export interface ShardParts {
 /** Least time between two looks at the checkpoint for the sake of memory. */
 const TRIM_PAUSE_MS = 1000;
 
-/** Opens segments where libs/segment finds them. */
+/**
+ * Opens segments where libs/segment finds them. Vectors are read at their first use, so their objects are looked at here: a segment that opens can be
+ * read. ObjectNotFound, ObjectDamaged name the object; a flipped bit of a vector is found at the first use, by its checksum.
+ */
 export function segmentOpener(objects: ObjectStore, runtime: Runtime, cacheDir: string | undefined): SegmentOpener {
-  return (record, schema) => openSegment({ objects, runtime, record, schema, cacheDir });
+  return async (record, schema) => {
+    const later = record.objects.filter((ref) => ref.role !== 'scalars' && schema.byId.has(ref.fieldId));
+    await Promise.all(later.map((ref) => requireWhole(objects, ref)));
+    return openSegment({ objects, runtime, record, schema, cacheDir });
+  };
+}
+
+async function requireWhole(objects: ObjectStore, { key, size }: ObjectRef): Promise<void> {
+  const found = await objects.head(key);
+  if (!found) throw new CairnError('ObjectNotFound', `object not found: ${key} in ${objects.uri}`);
+  if (found.size !== size)
+    throw new CairnError('ObjectDamaged', `object damaged: ${key} in ${objects.uri} has ${found.size} bytes, recorded were ${size}`);
 }
 
 /** The sealed segments of one shard that are loaded here, and the one tail of its deletes. */

@@ -25,5 +25,6 @@ export async function shardStats(meta: MetaStore, owner: ChannelOwner, shard: Sh
     checkpoint: shard.checkpoint,
     tail: owner.appliedSequence,
     holders: view?.holders() ?? [],
+    loadFailure: view?.damage?.message ?? '',
   };
 }

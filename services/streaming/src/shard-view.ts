@@ -1,4 +1,4 @@
-import { asCairnError, CairnError, type Logger, type Runtime } from '@cairn/base';
+import { asCairnError, CairnError, hasCode, type Logger, type Runtime } from '@cairn/base';
 import type { SegmentRecord } from '@cairn/proto/cairn/meta';
 import { DataNodeDefinition, type LoadSegmentsRequest } from '@cairn/proto/cairn/services';
 import type { Transport } from '@cairn/rpc';
@@ -30,12 +30,23 @@ interface Entry {
   loadedAs: string;
   /** Compacted away; read until what has its rows now is served. */
   leaving: boolean;
+  /** It, or a segment it was sent together with, could not be loaded: it goes alone, after those that were tried less often. */
+  failures: number;
+  /** An object of the store that is missing or damaged, so that it cannot be loaded. */
+  damage: CairnError | undefined;
 }
 
 /** Something at a datanode that goes once no request that may use it is left. */
 interface Garbage {
   readonly usedBy: Set<ReadView>;
   readonly run: () => void;
+}
+
+/** What goes to a datanode in one call: segments that never failed together, then the others one by one, so that one bad object holds up nothing else. */
+function nextBatch(due: readonly Entry[]): readonly Entry[] {
+  const fresh = due.filter((entry) => entry.failures === 0);
+  if (fresh.length > 0) return fresh.slice(0, SEGMENTS_PER_LOAD);
+  return due.toSorted((a, b) => a.failures - b.failures).slice(0, 1);
 }
 
 export interface ShardViewOptions {
@@ -94,6 +105,12 @@ export class ShardView {
       loadedRows,
       complete: this.#listed && [...this.#entries.values()].every((entry) => this.#isCovered(entry)),
     };
+  }
+
+  /** Why a segment cannot be loaded, naming the object that is missing or damaged; undefined: nothing is known to be. It is tried on. */
+  get damage(): CairnError | undefined {
+    for (const entry of this.#entries.values()) if (entry.damage && !entry.leaving && !this.#isCovered(entry)) return entry.damage;
+    return undefined;
   }
 
   holders(): { segmentId: number; nodeId: string; rows: number }[] {
@@ -155,7 +172,7 @@ export class ShardView {
       due.set(node.key, batch);
     }
     for (const { node, entries } of due.values()) {
-      if (!this.#busy.has(node.key)) void this.#load(node, entries.slice(0, SEGMENTS_PER_LOAD));
+      if (!this.#busy.has(node.key)) void this.#load(node, nextBatch(entries));
     }
     this.#notify();
   }
@@ -192,7 +209,8 @@ export class ShardView {
   #missing(wanted: ReadonlySet<number>): string | undefined {
     if (!this.#listed) return 'its segments are not listed yet';
     for (const entry of this.#entries.values()) {
-      if (wanted.has(entry.record.partitionId) && !this.#isCovered(entry)) return `segment ${entry.record.id} is on no datanode yet`;
+      if (wanted.has(entry.record.partitionId) && !this.#isCovered(entry))
+        return entry.damage?.message ?? `segment ${entry.record.id} is on no datanode yet`;
     }
     return undefined;
   }
@@ -276,7 +294,7 @@ export class ShardView {
       }
       gone.delete(record.id);
       const entry = this.#entries.get(record.id);
-      if (!entry) this.#entries.set(record.id, { record, holder: undefined, loadedAs: '', leaving: false });
+      if (!entry) this.#entries.set(record.id, { record, holder: undefined, loadedAs: '', leaving: false, failures: 0, damage: undefined });
     }
     for (const [id, entry] of gone) {
       const record = segments.segment(id);
@@ -374,6 +392,11 @@ export class ShardView {
       if (this.#over.signal.aborted) return;
       const delay = Math.min(RETRY_MAX_MS, (this.#delays.get(node.key) ?? RETRY_FIRST_MS / 2) * 2);
       this.#delays.set(node.key, delay);
+      const damage = hasCode(error, 'ObjectNotFound', 'ObjectDamaged') ? asCairnError(error) : undefined;
+      for (const entry of entries) {
+        entry.failures++;
+        entry.damage = damage;
+      }
       logger.warn(
         { vchannel: shard.vchannel, node: node.nodeId, segments: entries.map((entry) => entry.record.id), error: asCairnError(error) },
         'segments could not be loaded, it is tried again',
@@ -415,6 +438,8 @@ export class ShardView {
     if (!nodes().some((living) => living.key === node.key)) return;
     entry.holder = node;
     entry.loadedAs = form;
+    entry.failures = 0;
+    entry.damage = undefined;
     shard.drop(id);
     this.#settle();
     if (!before || before.key === node.key) return;

@@ -236,6 +236,29 @@ describe('a view of a loaded shard', () => {
     expect(await read()).toEqual(rowsOf(0, 10));
   });
 
+  it('names the object that keeps a segment from being loaded, loads all others, and is well when the object comes back', async () => {
+    await open();
+    for (let i = 0; i < 4; i++) {
+      await world.owner.write(world.request(0, { rows: rowsOf(i * 10, 10) }), callContext());
+      await flush();
+    }
+    const records = (await world.meta.range({ prefix: keys.segments(COLLECTION) })).entries.map((entry) =>
+      SegmentRecord.decode(entry.value),
+    );
+    const key = records[1]?.objects.find((object) => object.role === 'scalars')?.key ?? '';
+    const bytes = await world.objects.get(key);
+    await world.objects.delete([key]);
+    await load();
+    await datanode('a').start();
+    for (const { id } of records) shard().drop(id);
+    await until(() => view().progress.loadedRows === 30 && view().damage !== undefined);
+    expect(view().damage?.message).toContain(key);
+    expect(view().progress).toEqual({ sealedRows: 40, loadedRows: 30, complete: false });
+    await world.objects.put(key, bytes);
+    await until(() => view().progress.complete);
+    expect(view().damage).toBeUndefined();
+  });
+
   it('sends a segment again when an index of it is finished', async () => {
     await open();
     const node = datanode('a');

@@ -5,7 +5,7 @@ import { LoadState } from '@cairn/proto/milvus/common';
 import { type DescribeCollectionResponse, type ReplicaInfo, ShowType } from '@cairn/proto/milvus/milvus';
 import { CollectionSchema as WireSchema } from '@cairn/proto/milvus/schema';
 import { encodeSchema, prepareNewSchema, schemaToWire } from '@cairn/schema';
-import { loadProgress } from '../load-progress.ts';
+import { loadProgress, loadProgressOrFailure } from '../load-progress.ts';
 import type { Area } from '../milvus-methods.ts';
 import type { ProxyParts } from '../parts.ts';
 import { type CollectionEntry, shardsOf } from '../proxy-catalog.ts';
@@ -254,7 +254,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       await catalog.sync();
       const entry = catalog.resolve(context.database(request.dbName), request.collectionName);
       requireLoaded(parts, entry, request.partitionNames);
-      const progress = BigInt(await loadProgress(parts, context, entry));
+      const progress = BigInt(await loadProgressOrFailure(parts, context, entry));
       return { status: OK, progress, refreshProgress: progress };
     },
 
@@ -269,7 +269,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
         return { status: OK, state: LoadState.LoadStateNotExist };
       }
       if (!isLoaded(parts, entry, request.partitionNames)) return { status: OK, state: LoadState.LoadStateNotLoad };
-      const progress = await loadProgress(parts, context, entry);
+      const progress = await loadProgressOrFailure(parts, context, entry);
       return { status: OK, state: progress === 100 ? LoadState.LoadStateLoaded : LoadState.LoadStateLoading };
     },
   };

@@ -1,5 +1,7 @@
+import { LoadState } from '@cairn/proto/milvus/common';
 import {
   DescribeCollectionRequest,
+  GetLoadStateRequest,
   ManualCompactionRequest,
   QueryRequest,
   ShowCollectionsRequest,
@@ -12,6 +14,11 @@ import { print, printOne } from '../output.ts';
 import { CommandError, EXIT, must, withSession } from '../session.ts';
 
 const typeNames = new Map<number, string>(Object.entries(DataType).map(([name, value]) => [value, name]));
+
+const loadStates: Readonly<Partial<Record<LoadState, string>>> = {
+  [LoadState.LoadStateLoaded]: 'yes',
+  [LoadState.LoadStateLoading]: 'loading',
+};
 
 export function addCollectionCommands(program: Command): void {
   const collection = program.command('collection').description('collections of a database');
@@ -49,6 +56,10 @@ export function addCollectionCommands(program: Command): void {
           session.options,
         );
         must(reply.status);
+        const load = await session.milvus.getLoadState(
+          GetLoadStateRequest.fromPartial({ dbName: session.database, collectionName: name }),
+          session.options,
+        );
         const schema = CollectionSchema.fromPartial(reply.schema ?? {});
         const fields = schema.fields.map((field) => {
           const params = field.typeParams.map((pair) => `${pair.key}=${pair.value}`).join(' ');
@@ -64,6 +75,8 @@ export function addCollectionCommands(program: Command): void {
           id: String(reply.collectionID),
           database: reply.dbName,
           shards: reply.shardsNum,
+          loaded: loadStates[load.state] ?? 'no',
+          load_failure: (load.status?.code ?? 0) === 0 ? null : (load.status?.reason ?? ''),
           dynamic_field: schema.enableDynamicField,
           aliases: reply.aliases,
           fields,
