@@ -68,6 +68,8 @@ export interface WorldOptions {
   readonly seed: number;
   /** Prints what the services log, with virtual times. */
   readonly log?: boolean;
+  /** Settings beside those of every world, `key=value`. */
+  readonly settings?: readonly string[];
 }
 
 export class World {
@@ -112,7 +114,7 @@ export class World {
     const graceMs = GC_GRACES_MS[simulation.below(GC_GRACES_MS.length)];
     this.config = loadConfig({
       env: {},
-      sets: [...SETTINGS, `restore.mode=${mode}`, `gc.graceMs=${graceMs}`, ...(this.trims ? TRIMMING : [])],
+      sets: [...SETTINGS, `restore.mode=${mode}`, `gc.graceMs=${graceMs}`, ...(this.trims ? TRIMMING : []), ...(options.settings ?? [])],
     });
     this.graphs = simulation.random() < 0.5;
     this.network = new SimulatedNetwork({
