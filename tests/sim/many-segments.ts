@@ -35,11 +35,12 @@ export async function createOverManySegments(segments: number, seed: number): Pr
     const rows = await multiply(world, segments);
     await outside.sleep(2_000);
 
+    // Answered before the snapshot was asked for; what is sent from here on may be in or not.
+    const written = version;
     let over = false;
     const ingest = (async () => {
       for (let key = 2; !over; key++) await write(key);
     })();
-    const written = version;
     const snapshot = await client.createSnapshot(COLLECTION, 's');
     over = true;
     await ingest;
