@@ -43,7 +43,12 @@ export class ChangePreparer {
 
   async prepare(change: Change): Promise<Change> {
     const filled = await this.#fill(change);
-    effectsOf(this.#state, filled, { ts: 0, nowMs: this.#runtime.now(), snapshotTimeoutMs: this.#settings.snapshotTimeoutMs });
+    effectsOf(this.#state, filled, {
+      ts: 0,
+      nowMs: this.#runtime.now(),
+      snapshotTimeoutMs: this.#settings.snapshotTimeoutMs,
+      requestId: '',
+    });
     return filled;
   }
 

@@ -85,6 +85,22 @@ export class ControlApplier {
     return { revision: this.#store.state.appliedRevision, ts: result.ts, id: idOf(result) };
   }
 
+  /**
+   * What turns the kept answer of a request into this error, for work that goes on after its change was applied and fails: the put belongs into the
+   * transaction that records the failure, `done` is called once that is there. undefined: no answer is kept (any more).
+   */
+  amendment(requestId: string, error: CairnError): { readonly put: Put; done(): void } | undefined {
+    const before = this.#results.get(requestId);
+    if (before?.code !== 0) return undefined;
+    const after: ControlResultRecord = { ...before, code: error.code, reason: error.message, result: storedError(error) };
+    return {
+      put: { key: keys.controlResult(requestId), value: ControlResultRecord.encode(after).finish() },
+      done: () => {
+        if (this.#results.has(requestId)) this.#results.set(requestId, after);
+      },
+    };
+  }
+
   /** Applies message `sequence`; undefined only moves catalog/applied (a fence). Throws the change's own error once it is recorded. */
   apply(sequence: number, record: ControlRecord | undefined): Promise<Applied> {
     return this.#inOrder(async () => {
@@ -117,14 +133,14 @@ export class ControlApplier {
   }
 
   async #applyChange(sequence: number, ts: number, requestId: string, change: Change): Promise<Applied> {
-    const { id, error, effects } = this.#evaluate(change, ts);
+    const { id, error, effects } = this.#evaluate(change, ts, requestId);
     if (effects) await this.#stage(effects.staged);
     const result: ControlResultRecord = {
       requestId,
       sequence,
       code: error?.code ?? 0,
       reason: error?.message ?? '',
-      result: Buffer.from(JSON.stringify(error ? { legacy: error.legacy, extraInfo: error.extraInfo } : { id })),
+      result: error ? storedError(error) : Buffer.from(JSON.stringify({ id })),
       ts,
     };
     const answer = { key: keys.controlResult(requestId), value: ControlResultRecord.encode(result).finish() };
@@ -135,9 +151,9 @@ export class ControlApplier {
     return { revision, ts, id };
   }
 
-  #evaluate(change: Change, ts: number): Outcome & { readonly effects: Effects | undefined } {
+  #evaluate(change: Change, ts: number, requestId: string): Outcome & { readonly effects: Effects | undefined } {
     try {
-      const context = { ts, nowMs: this.#runtime.now(), snapshotTimeoutMs: this.#settings.snapshotTimeoutMs };
+      const context = { ts, nowMs: this.#runtime.now(), snapshotTimeoutMs: this.#settings.snapshotTimeoutMs, requestId };
       const effects = effectsOf(this.#store.state, change, context);
       return { id: effects.id, error: undefined, effects };
     } catch (error) {
@@ -233,6 +249,7 @@ interface StoredResult {
   readonly extraInfo?: Record<string, string>;
 }
 
+const storedError = ({ legacy, extraInfo }: CairnError): Uint8Array => Buffer.from(JSON.stringify({ legacy, extraInfo }));
 const stored = (result: ControlResultRecord): StoredResult => JSON.parse(Buffer.from(result.result).toString() || '{}') as StoredResult;
 const idOf = (result: ControlResultRecord): number => stored(result).id ?? 0;
 

@@ -62,6 +62,7 @@ export class DrillManager {
   /** Driven or undone in this term. */
   readonly #busy = new Set<number>();
   #seed: Promise<Uint8Array> | undefined;
+  #starting: Promise<unknown> = Promise.resolve();
 
   constructor(options: DrillManagerOptions) {
     this.#options = options;
@@ -75,11 +76,18 @@ export class DrillManager {
   }
 
   /** Answers when the drill is recorded. A repeat under the same request id gets the same drill. */
-  async start(request: StartDrillRequest): Promise<DrillRecord> {
+  start(request: StartDrillRequest): Promise<DrillRecord> {
+    // In turn: what is known and what runs is looked up before the record is there.
+    const started = this.#starting.then(() => this.#begin(request));
+    this.#starting = started.catch(() => undefined);
+    return started;
+  }
+
+  async #begin(request: StartDrillRequest): Promise<DrillRecord> {
     const { snapshots, store, ids, pins, runtime } = this.#options;
-    const snapshot = snapshots.committed({ ...request, id: 0 });
     const known = [...store.state.drills.values()].find((one) => request.requestId !== '' && one.requestId === request.requestId);
     if (known) return known;
+    const snapshot = snapshots.committed({ ...request, id: 0 });
     const running = [...store.state.drills.values()].filter((one) => one.state === DrillState.DRILL_RUNNING).length;
     if (running >= MAX_DRILLS) throw new CairnError('TooManyRequests', `${MAX_DRILLS} drills are running already`);
     const id = await ids.allocate(2);

@@ -20,7 +20,10 @@ export class SegmentWatch {
       reset: () => this.#segments.clear(),
       put: (entry: MetaEntry) => this.#putSegment(entry),
       delete: (key: string) => {
-        for (const ofCollection of this.#segments.values()) ofCollection.delete(key);
+        const collectionId = Number(key.slice(keys.allSegments.length).split('/')[0]);
+        const ofCollection = this.#segments.get(collectionId);
+        ofCollection?.delete(key);
+        if (ofCollection?.size === 0) this.#segments.delete(collectionId);
       },
       changed,
     };

@@ -24,6 +24,7 @@ import type { Ids } from './change-preparer.ts';
 import { putRecord } from './changes/change.ts';
 import { checkSnapshotName } from './changes/snapshot.ts';
 import type { ChannelAssigner } from './channel-assigner.ts';
+import type { ControlApplier } from './control-applier.ts';
 import type { ControlChannel } from './control-channel.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { PinBoard } from './pin-board.ts';
@@ -43,6 +44,7 @@ export interface SnapshotManagerOptions {
   readonly settings: DataCoordSettings;
   readonly ids: Ids;
   readonly control: ControlChannel;
+  readonly applier: ControlApplier;
   readonly channels: ChannelAssigner;
   readonly pins: PinBoard;
   readonly prefixes: PrefixSweeper;
@@ -108,7 +110,8 @@ export class SnapshotManager {
     );
     recordPhase('control', runtime.monotonic() - begun);
     const record = store.state.snapshots.get(id);
-    if (!record) throw new CairnError('InvalidParameter', `snapshot ${name} of this request is gone: it failed, or was dropped since`);
+    // Made, and dropped since: a failure would have been the answer above.
+    if (!record) return { id, ts };
     if (record.state === SnapshotState.SNAPSHOT_PENDING) {
       await this.#drive(record).outcome.promise;
       recordPhase('total', runtime.monotonic() - begun);
@@ -221,7 +224,7 @@ export class SnapshotManager {
 
   /** Tombstone first. Metadata that stands there already wins: then the snapshot is rolled forward and returned. Throws the reason otherwise. */
   async #abort(id: number, reason: CairnError): Promise<SnapshotRecord> {
-    const { objects, runtime, store, settings, stop, prefixes } = this.#options;
+    const { objects, runtime, store, settings, stop, prefixes, applier } = this.#options;
     if (stop.aborted) throw reason;
     const { collectionId, metadataKey } = this.#pending(id).record;
     const decided = await retry(
@@ -243,10 +246,13 @@ export class SnapshotManager {
       reasonCode: reason.code,
       deadlineMs: runtime.now() + settings.gcGraceMs,
     };
+    // In one transaction: a repeat hears of the failure for as long as answers are kept, whatever becomes of the record.
+    const answer = applier.amendment(failed.requestId, failure(failed));
     await store.mustCommit({
       if: [{ kind: 'modRevision', key: held.key, equals: held.revision }],
-      puts: [putRecord(held.key, SnapshotRecord, failed)],
+      puts: [putRecord(held.key, SnapshotRecord, failed), ...(answer ? [answer.put] : [])],
     });
+    answer?.done();
     await prefixes.markDead(paths.snapshotManifests(collectionId, id));
     throw failure(failed);
   }

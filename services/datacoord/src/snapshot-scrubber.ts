@@ -41,17 +41,27 @@ export class SnapshotScrubber {
     this.#options = options;
   }
 
-  /** Every snapshot whose turn it is. */
+  /** Every snapshot whose turn it is. One that cannot be looked at now (its store is away) keeps no other from its turn. */
   async round(): Promise<void> {
-    const { stop } = this.#options;
-    for (const record of this.#committed()) {
-      if (stop.aborted) return;
-      if (this.#wantsVisible(record)) await this.#settle(record);
-    }
-    for (const record of this.#due()) {
-      if (stop.aborted) return;
-      await this.#scrub(record);
-    }
+    const { stop, logger } = this.#options;
+    const each = async (records: readonly SnapshotRecord[], work: (record: SnapshotRecord) => Promise<void>): Promise<void> => {
+      for (const record of records) {
+        if (stop.aborted) return;
+        try {
+          await work(record);
+        } catch (error) {
+          if (stop.aborted) return;
+          // Dropped while it was read, most often.
+          if (this.#isThere(record.id))
+            logger.warn({ error, snapshot: record.name, id: record.id }, 'a snapshot could not be looked at; the next round tries again');
+        }
+      }
+    };
+    await each(
+      this.#committed().filter((record) => this.#wantsVisible(record)),
+      (record) => this.#settle(record),
+    );
+    await each(this.#due(), (record) => this.#scrub(record));
     this.#measure();
   }
 

@@ -214,7 +214,13 @@ export class LeaderTerm implements Term {
     const clusterId = await this.#clusterId();
     const parts = { ...this.#resources, settings: { ...settings, clusterId }, store: this.store, ids: this.ids, control, stop };
     this.#indexes = new IndexBuilder({ ...parts, tasks: this.tasks });
-    this.#snapshots = new SnapshotManager({ ...parts, channels: this.channels, pins: this.pins, prefixes: this.prefixes });
+    this.#snapshots = new SnapshotManager({
+      ...parts,
+      applier: this.applier,
+      channels: this.channels,
+      pins: this.pins,
+      prefixes: this.prefixes,
+    });
     this.#restores = new RestoreManager({
       ...parts,
       applier: this.applier,

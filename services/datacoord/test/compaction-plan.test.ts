@@ -1,6 +1,6 @@
 import { DeltaLogRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import { describe, expect, test } from 'vitest';
-import { likelyPurgedPercent, planAll, planAutomatic, ShardDeletes } from '../src/compaction/compaction-plan.ts';
+import { likelyPurgedPercent, mayHit, planAll, planAutomatic, ShardDeletes } from '../src/compaction/compaction-plan.ts';
 
 const MiB = 2 ** 20;
 const limits = { targetBytes: 256 * MiB, minSegments: 4, maxSegments: 30, deletedPercent: 20 };
@@ -82,5 +82,15 @@ describe('what was asked for', () => {
     expect(plans.map((plan) => plan.minPurgedPercent)).toEqual([0, 1]);
     expect(planAll([segment(MiB)], deletes([]), limits)).toEqual([]);
     expect(planAll([segment(500 * MiB)], deletes([]), limits)).toEqual([]);
+  });
+});
+
+describe('which segments a log may hit', () => {
+  test('one whose rows came from a clock ahead is judged by its commit_ts', () => {
+    const ahead = segment(MiB, { minTs: 100, maxTs: 200, commitTs: 20 });
+    expect(mayHit(log(1, { maxTs: 30 }), ahead)).toBe(true);
+    expect(mayHit(log(1, { maxTs: 20 }), ahead)).toBe(false);
+    expect(mayHit(log(1, { maxTs: 30 }), segment(MiB, { minTs: 100, maxTs: 200 }))).toBe(false);
+    expect(deletes([ahead]).rowsUnder(log(1, { maxTs: 30 }))).toBe(100);
   });
 });

@@ -140,4 +140,11 @@ describe('a drill', () => {
     await over(first.id);
     expect((await start({ requestId: 'r' })).id).toBe(first.id);
   });
+
+  test('a repeat that comes before the first is answered gets the same drill, and no second one runs', async () => {
+    const [first, second] = await Promise.all([start({ requestId: 'r' }), start({ requestId: 'r' })]);
+    expect(second.id).toBe(first.id);
+    await over(first.id);
+    expect((await certificates()).certificates).toHaveLength(1);
+  });
 });

@@ -1,3 +1,4 @@
+import { CairnError } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { SnapshotInfo } from '@cairn/proto/cairn/services';
@@ -153,6 +154,41 @@ describe('the scrub', () => {
     await world.until(async () => (await describeOne('s')).damage.includes('object not found'), 'the damage is seen');
     expect((await world.client(leader).listSnapshots({ ...EVERY, collection: 'books' })).snapshots[0]?.damage).toContain('not found');
     await world.client(leader).dropSnapshot({ database: '', collection: 'books', name: 's', id: 0 });
+  });
+
+  test('goes on to the others when one snapshot cannot be read now', async () => {
+    const { SnapshotScrubber } = await import('../src/snapshot-scrubber.ts');
+    const { defaultSettings } = await import('../src/index.ts');
+    const { SnapshotState, SnapshotRecord } = await import('@cairn/proto/cairn/meta');
+    const records = [1, 2, 3].map((id) =>
+      SnapshotRecord.fromPartial({ id, createdMs: id, state: SnapshotState.SNAPSHOT_COMMITTED, contentHash: 'ab' }),
+    );
+    const asked: string[] = [];
+    const look = <T>(what: string, record: { id: number }, answer: T): T => {
+      asked.push(`${what} ${record.id}`);
+      if (record.id === 1) throw new CairnError('StoreUnavailable', 'the bucket is away');
+      return answer;
+    };
+    const verifier = {
+      visible: async (record: { id: number }) => look('hash', record, { rows: 0, hash: 0n }),
+      verify: async (record: { id: number }) => look('scrub', record, { findings: [], visibleHash: '', objects: 0, bytes: 0 }),
+    };
+    const snapshots = {
+      values: () => records,
+      get: (id: number) => records[id - 1],
+      held: (id: number) => ({ key: 'k', revision: 1, record: records[id - 1] }),
+    };
+    const scrubber = new SnapshotScrubber({
+      store: { state: { snapshots, health: { get: () => undefined } }, mustCommit: async () => 1 } as never,
+      pins: { exclusively: (_: number, work: () => Promise<void>) => work() } as never,
+      verifier: verifier as never,
+      runtime: world.runtime,
+      logger: { debug: () => {}, warn: () => {} } as never,
+      settings: { ...defaultSettings, scrubIntervalMs: 1 },
+      stop: new AbortController().signal,
+    });
+    await scrubber.round();
+    expect(asked).toEqual(['hash 1', 'hash 2', 'hash 3', 'scrub 1', 'scrub 2', 'scrub 3']);
   });
 
   test('reads no faster than its rate', async () => {

@@ -1,4 +1,4 @@
-import { CairnError, hasCode } from '@cairn/base';
+import { CairnError, hasCode, REQUEST_ENDED } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { FaultyMetaStore } from '@cairn/meta/testing';
 import { SnapshotRecord } from '@cairn/proto/cairn/meta';
@@ -79,6 +79,35 @@ describe('create', () => {
     open();
     expect(await first).toEqual(await second);
     expect(await create('s1', 'a', 'request-1')).toEqual(await first);
+  });
+
+  test('a repeat gets the outcome of the first call when the snapshot was dropped since', async () => {
+    await world.stop();
+    await begin({ settings: { gcGraceMs: 50 } });
+    const first = await create('s1', 'a', 'request-1');
+    await world.client('a').dropSnapshot(snapshot('s1'));
+    await world.until(async () => (await world.meta.range({ prefix: keys.snapshots })).entries.length === 0, 'the record is gone');
+    expect(await create('s1', 'a', 'request-1')).toEqual(first);
+    expect(await list()).toEqual([]);
+  });
+
+  test('a repeat gets the failure of the first call when the failed record is gone, from the next leader too', async () => {
+    await world.stop();
+    await begin({ settings: { gcGraceMs: 50 } });
+    world.onBarrier = async () => {
+      throw new CairnError('Internal', 'the shard is broken');
+    };
+    const failed = { message: 'snapshot s1 failed: the shard is broken', codeName: 'Internal', extraInfo: REQUEST_ENDED };
+    await expect(create('s1', 'a', 'request-1')).rejects.toMatchObject(failed);
+    world.onBarrier = async () => {};
+    await world.until(async () => (await world.meta.range({ prefix: keys.snapshots })).entries.length === 0, 'the record is gone');
+    await expect(create('s1', 'a', 'request-1')).rejects.toMatchObject(failed);
+    const next = await world.coordinator('b', false);
+    await world.meta.txn({ then: [{ kind: 'delete', key: keys.leader }] });
+    await world.until(() => next.leading, 'the next leads');
+    await expect(create('s1', 'b', 'request-1')).rejects.toMatchObject(failed);
+    await create('s1', 'b', 'request-2');
+    expect(await list('b')).toEqual(['s1']);
   });
 
   test('a barrier is asked for again when the owner changes', async () => {

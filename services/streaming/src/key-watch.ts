@@ -48,13 +48,24 @@ export class KeyWatches {
 
   /** Called as the write gets its stamp; `own` is the watch it was made under. */
   note(write: KeyedWrite, own: KeyWatch | undefined): void {
+    let written: Uint32Array[] | undefined;
     for (const watch of this.#open) {
       if (watch === own || watch.stale || watch.vchannel !== write.vchannel) continue;
-      const columns = write.inserts.map(({ batch }) => batch.columns.get(watch.pkFieldId));
-      for (const { keys } of write.deletes) columns.push(keys);
-      watch.stale = columns.some((keys) => keys !== undefined && hashKeys(keys).some((hash) => watch.hashes.has(hash)));
+      // Once for all watches of the shard: this runs as stamps are given, with nothing else in between.
+      written ??= hashesOf(write, watch.pkFieldId);
+      watch.stale = written.some((hashes) => isAnyIn(hashes, watch.hashes));
     }
   }
+}
+
+function hashesOf(write: KeyedWrite, pkFieldId: number): Uint32Array[] {
+  const columns = [...write.inserts.map(({ batch }) => batch.columns.get(pkFieldId)), ...write.deletes.map(({ keys }) => keys)];
+  return columns.flatMap((keys) => (keys === undefined ? [] : [hashKeys(keys)]));
+}
+
+function isAnyIn(hashes: Uint32Array, among: ReadonlySet<number>): boolean {
+  for (let at = 0; at < hashes.length; at++) if (among.has(hashes[at] as number)) return true;
+  return false;
 }
 
 /** One at a time for each key: partial updates of one key would otherwise make each other stale in turn. */

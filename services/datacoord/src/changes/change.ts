@@ -22,6 +22,8 @@ export interface ApplyContext {
   /** Wall clock of the leader that applies it, unix ms. */
   readonly nowMs: number;
   readonly snapshotTimeoutMs: number;
+  /** Under which the change was asked for; empty before the append. */
+  readonly requestId: string;
 }
 
 /**

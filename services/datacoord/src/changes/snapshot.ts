@@ -27,7 +27,7 @@ export function checkSnapshotName(name: string): string {
  * The moment of a snapshot: takes T (the change's own timestamp), reserves the name among PENDING and COMMITTED ones of the collection, and
  * remembers the collection as it is now. The prefix of its manifests is recorded before anything is written there.
  */
-export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { ts, nowMs, snapshotTimeoutMs }) => {
+export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { ts, nowMs, snapshotTimeoutMs, requestId }) => {
   const name = checkSnapshotName(change.name);
   if (change.compactionProtectionSeconds > MAX_PROTECTION_SECONDS) {
     throw new CairnError(
@@ -63,6 +63,7 @@ export const createSnapshot: ChangeHandler<CreateSnapshot> = (state, change, { t
     contentHash: '',
     visibleRows: 0,
     visibleHash: '',
+    requestId,
   };
   const prefix = paths.snapshotManifests(collection.id, change.id);
   const manifests: PrefixRecord = { prefix, dead: false, createdMs: nowMs, deadMs: 0, purpose: `snapshot ${change.id}` };

@@ -43,10 +43,10 @@ export class ShardDeletes {
 
   #rowsOlderThan(ts: number): number {
     if (!this.#oldest) {
-      const sorted = [...this.#segments].sort((a, b) => a.minTs - b.minTs);
+      const sorted = [...this.#segments].sort((a, b) => oldestRow(a) - oldestRow(b));
       let sum = 0;
       this.#oldest = {
-        minTs: Float64Array.from(sorted, (segment) => segment.minTs),
+        minTs: Float64Array.from(sorted, oldestRow),
         rows: Float64Array.from(sorted, (segment) => {
           sum += segment.rows;
           return sum;
@@ -144,9 +144,15 @@ export function likelyPurgedPercent(segment: SegmentRecord, deletes: ShardDelete
   return Math.min(100, 100 * share);
 }
 
-/** False: another partition, or all deletes older than the oldest row. */
+/** False: another partition, or all deletes older than the oldest row (whose time is commit_ts where it was restored from a clock ahead). */
 export function mayHit(log: DeltaLogRecord, segment: SegmentRecord): boolean {
-  return log.shard === segment.shard && (log.partitionId === 0 || log.partitionId === segment.partitionId) && log.maxTs > segment.minTs;
+  return (
+    log.shard === segment.shard && (log.partitionId === 0 || log.partitionId === segment.partitionId) && log.maxTs > oldestRow(segment)
+  );
+}
+
+function oldestRow({ minTs, commitTs }: SegmentRecord): number {
+  return commitTs > 0 ? Math.min(minTs, commitTs) : minTs;
 }
 
 /**

@@ -23,7 +23,10 @@ export class DeltaWatch {
         ofCollection.set(entry.key, record);
       },
       delete: (key: string) => {
-        for (const ofCollection of this.#logs.values()) ofCollection.delete(key);
+        const collectionId = Number(key.slice(keys.allDeltas.length).split('/')[0]);
+        const ofCollection = this.#logs.get(collectionId);
+        ofCollection?.delete(key);
+        if (ofCollection?.size === 0) this.#logs.delete(collectionId);
       },
       changed: this.#changed,
     };
