@@ -59,6 +59,13 @@ export function andNotBits(a: Bitmap, b: Bitmap): Bitmap {
   return out;
 }
 
+/** Bits that are in one of the two. */
+export function xorBits(a: Bitmap, b: Bitmap): Bitmap {
+  const out = new Uint8Array(a.length);
+  for (let i = 0; i < out.length; i++) out[i] = a[i] ^ b[i];
+  return out;
+}
+
 /** The rows of the set bits, ascending; at most `limit` of them. */
 export function rowsOfBits(bitmap: Bitmap, limit = Number.POSITIVE_INFINITY): Int32Array {
   const rows = new Int32Array(Math.min(countBits(bitmap), limit));

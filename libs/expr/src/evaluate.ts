@@ -20,17 +20,37 @@ interface Truth {
  * Rows 0..rows-1 (of `within`, when given) for which the expression is true, column by column. `and` and `or` look only at rows that are still
  * open, cheap parts first. Columns may be longer than `rows`. `seed` chooses the rows of random_sample.
  */
-export function evaluate(expr: Expr, columns: ColumnSource, rows: number, within?: Bitmap, seed = 0): Bitmap {
+export function evaluate(
+  expr: Expr,
+  columns: ColumnSource,
+  rows: number,
+  within?: Bitmap,
+  seed = 0,
+  answers: LeafAnswers = NO_ANSWERS,
+): Bitmap {
   const full = fullBitmap(rows);
   const asked = within ? andBits(full, within) : full;
-  return new Evaluation(columns, seed).truth(expr, asked).yes;
+  return new Evaluation(columns, seed, answers).truth(expr, asked).yes;
 }
+
+/** What an index knows of one condition: the rows where it holds (`exact`), or rows among which all of these are. Null rows may be among them. */
+export interface LeafAnswer {
+  readonly bits: Bitmap;
+  readonly exact: boolean;
+}
+
+/** Answers by the very objects of the expression's conditions, for the rows that are evaluated. */
+export type LeafAnswers = (leaf: Expr) => LeafAnswer | undefined;
+
+const NO_ANSWERS: LeafAnswers = () => undefined;
 
 class Evaluation {
   readonly #columns: ColumnSource;
   readonly #seed: number;
+  readonly #answers: LeafAnswers;
 
-  constructor(columns: ColumnSource, seed: number) {
+  constructor(columns: ColumnSource, seed: number, answers: LeafAnswers) {
+    this.#answers = answers;
     this.#columns = columns;
     this.#seed = seed;
   }
@@ -66,7 +86,7 @@ class Evaluation {
     let yes = within;
     let open = within;
     let sawUnknown = false;
-    for (const part of byCost(parts)) {
+    for (const part of this.#byCost(parts)) {
       if (!anyBit(open)) break;
       const truth = this.truth(part, open);
       yes = andBits(yes, truth.yes);
@@ -81,7 +101,7 @@ class Evaluation {
     let yes: Bitmap = new Uint8Array(within.length);
     let open = within;
     let unknown: Bitmap | null = null;
-    for (const part of byCost(parts)) {
+    for (const part of this.#byCost(parts)) {
       if (!anyBit(open)) break;
       const truth = this.truth(part, open);
       yes = orBits(yes, truth.yes);
@@ -89,6 +109,12 @@ class Evaluation {
       if (truth.unknown) unknown = unknown ? orBits(unknown, truth.unknown) : truth.unknown;
     }
     return { yes, unknown: unknown && andNotBits(unknown, yes) };
+  }
+
+  /** What an index has answered comes first, then the cheap. */
+  #byCost(parts: readonly Expr[]): readonly Expr[] {
+    const cost = (part: Expr): number => (this.#answers(part) ? 0 : costOf(part));
+    return [...parts].sort((a, b) => cost(a) - cost(b));
   }
 
   /** Conditions on values: unknown where a field they read is null. */
@@ -99,7 +125,9 @@ class Evaluation {
       if (validity) known = andBits(known, validity);
     }
     const unknown = known === within ? null : andNotBits(within, known);
-    return { yes: this.#matches(expr, known), unknown };
+    const answer = this.#answers(expr);
+    if (answer?.exact) return { yes: andBits(known, answer.bits), unknown };
+    return { yes: this.#matches(expr, answer ? andBits(known, answer.bits) : known), unknown };
   }
 
   #matches(expr: LeafExpr, within: Bitmap): Bitmap {
@@ -236,8 +264,6 @@ function columnsOfLeaf(expr: LeafExpr): readonly ColumnRef[] {
       return [expr.column];
   }
 }
-
-const byCost = (parts: readonly Expr[]): readonly Expr[] => [...parts].sort((a, b) => costOf(a) - costOf(b));
 
 /** Key under which equal literals meet: 1, 1.0 and 1n are one value, "1" is another. */
 function keyOf(item: Literal): Literal {

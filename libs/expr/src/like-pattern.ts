@@ -13,22 +13,7 @@ export class LikePattern {
   readonly #pieces: readonly Int16Array[];
 
   constructor(pattern: string) {
-    const pieces: number[][] = [[]];
-    for (let i = 0; i < pattern.length; i++) {
-      const piece = pieces[pieces.length - 1];
-      if (pattern[i] === '%') pieces.push([]);
-      else if (pattern[i] === '_') piece.push(ANY_ONE);
-      else {
-        if (pattern[i] === '\\' && i + 1 < pattern.length) i++;
-        const char = String.fromCodePoint(pattern.codePointAt(i) ?? 0);
-        piece.push(...Buffer.from(char));
-        i += char.length - 1;
-      }
-    }
-    // `%%` is `%`: empty pieces between two signs say nothing.
-    this.#pieces = pieces
-      .filter((piece, i) => piece.length > 0 || i === 0 || i === pieces.length - 1)
-      .map((piece) => Int16Array.from(piece));
+    this.#pieces = piecesOf(pattern);
   }
 
   /** Whether the bytes start..end of `data` match. */
@@ -59,6 +44,44 @@ export class LikePattern {
     const plain = this.#pieces.length === 3 && first.length === 0 && last.length === 0 && !middle.includes(ANY_ONE);
     return plain ? Uint8Array.from(middle) : undefined;
   }
+}
+
+function piecesOf(pattern: string): Int16Array[] {
+  const pieces: number[][] = [[]];
+  for (let i = 0; i < pattern.length; i++) {
+    const piece = pieces[pieces.length - 1];
+    if (pattern[i] === '%') pieces.push([]);
+    else if (pattern[i] === '_') piece.push(ANY_ONE);
+    else {
+      if (pattern[i] === '\\' && i + 1 < pattern.length) i++;
+      const char = String.fromCodePoint(pattern.codePointAt(i) ?? 0);
+      piece.push(...Buffer.from(char));
+      i += char.length - 1;
+    }
+  }
+  // `%%` is `%`: empty pieces between two signs say nothing.
+  return pieces.filter((piece, i) => piece.length > 0 || i === 0 || i === pieces.length - 1).map((piece) => Int16Array.from(piece));
+}
+
+/** Bytes with which every text that matches begins; `whole`: and nothing but `%` follows, so that every text that begins so matches. */
+export function literalPrefix(pattern: string): { readonly bytes: Uint8Array; readonly whole: boolean } {
+  const pieces = piecesOf(pattern);
+  const [first] = pieces;
+  const wild = first.indexOf(ANY_ONE);
+  const bytes = Uint8Array.from(wild < 0 ? first : first.subarray(0, wild));
+  return { bytes, whole: wild < 0 && pieces.length === 2 && pieces[1].length === 0 };
+}
+
+/** Stretches of bytes that every text that matches holds. */
+export function needlesOf(pattern: string): Uint8Array[] {
+  return piecesOf(pattern).flatMap((piece) => {
+    const parts: number[][] = [[]];
+    for (const byte of piece) {
+      if (byte === ANY_ONE) parts.push([]);
+      else parts[parts.length - 1].push(byte);
+    }
+    return parts.filter((part) => part.length > 0).map((part) => Uint8Array.from(part));
+  });
 }
 
 const isContinuation = (byte: number): boolean => (byte & 0xc0) === 0x80;

@@ -1,10 +1,11 @@
 import { appendFileSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { CairnError } from '@cairn/base';
+import type { ScalarHeader } from './scalar-index.ts';
 import type { IndexSpec } from './search-types.ts';
 
 /**
  * An index file is what usearch saves (nothing, for an index that is an exact scan), then a JSON trailer that says what it is, the trailer's
- * length as u32 LE, and four letters. usearch finds its parts from the front and does not mind.
+ * length as u32 LE, and four letters. usearch finds its parts from the front and does not mind. A scalar index has two frames in its place.
  */
 const MAGIC = Buffer.from('CVI1');
 const FOOTER_BYTES = 8;
@@ -17,6 +18,8 @@ export interface IndexTrailer extends IndexSpec {
   readonly rows: number;
   /** Rows in the graph. */
   readonly entries: number;
+  /** Of a scalar index only. */
+  readonly scalar?: ScalarHeader | undefined;
 }
 
 /** At the call: what builds an index has a thread of its own, or is simulated. */

@@ -5,6 +5,7 @@ import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
 import { checkRange, metricOf } from './metric.ts';
 import { OwnThread } from './own-thread.ts';
+import { ownEntries, type ScalarBuildTask } from './scalar-build.ts';
 import { graphNs, routeOf } from './search-cost.ts';
 import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
@@ -65,6 +66,14 @@ export class IndexPool implements Service {
       if (!trailer.trailer) throw new CairnError('Internal', `building ${request.path} gave no trailer`);
       const { indexType, metric, params, rows } = trailer.trailer;
       return { indexType, metric, params, rows, path: request.path };
+    });
+  }
+
+  /** Builds a scalar index into a file, in a worker of its own. */
+  async buildScalar(request: ScalarBuildTask): Promise<void> {
+    await this.#builds.run(async () => {
+      const task: EngineTask = { op: 'buildScalar', ...request, entries: ownEntries(request.entries) };
+      return this.#workers ? this.#runBuilder(task) : this.#inline.run(task);
     });
   }
 

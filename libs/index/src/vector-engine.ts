@@ -1,6 +1,7 @@
 import { type ExactTask, searchExact } from './exact-search.ts';
 import { type BuildTask, buildIndexFile, type GraphTask, OpenGraphs, searchGraph } from './graph-index.ts';
 import type { IndexTrailer } from './index-file.ts';
+import { buildScalarFile, type ScalarBuildTask } from './scalar-build.ts';
 import type { IndexHits } from './search-types.ts';
 
 /** One piece of vector work, as it travels to a worker. */
@@ -8,6 +9,7 @@ export type EngineTask =
   | ({ readonly op: 'exact' } & ExactTask)
   | ({ readonly op: 'graph' } & GraphTask)
   | ({ readonly op: 'build' } & BuildTask)
+  | ({ readonly op: 'buildScalar' } & ScalarBuildTask)
   | { readonly op: 'release'; readonly path: string };
 
 export interface EngineResult {
@@ -40,6 +42,8 @@ export class VectorEngine {
         return this.graph(task);
       case 'build':
         return { trailer: buildIndexFile(task) };
+      case 'buildScalar':
+        return { trailer: buildScalarFile(task) };
       case 'release':
         return { released: this.#graphs.close(task.path) };
     }

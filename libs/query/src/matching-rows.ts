@@ -1,12 +1,15 @@
-import { andBits, anyBit, type Bitmap, bitAt, countBits, emptyBitmap, fullBitmap, type Runtime } from '@cairn/base';
-import { type Expr, evaluate, fieldsOf, keyLookup, type Literal } from '@cairn/expr';
+import { andBits, anyBit, type Bitmap, bitAt, countBits, emptyBitmap, fullBitmap, type Runtime, rowsOfBits } from '@cairn/base';
+import { type Expr, evaluate, fieldsOf, keyLookup, type LeafAnswer, type Literal } from '@cairn/expr';
 import { type Column, type Field, keyColumn, sliceColumn } from '@cairn/schema';
 import { pause, type ReadableSegment } from '@cairn/segment';
+import { indexAnswers } from './index-answers.ts';
 
 /** Rows evaluated in one stretch, a few ms for a usual filter; a multiple of 8. */
 const SLICE_ROWS = 65_536;
 /** Candidates of a key look-up above this share of the rows are no look-up any more. */
 const LOOKUP_SHARE = 0.125;
+/** Candidates below this share of the rows are gathered; above, the columns are walked and the rest skipped. */
+const GATHER_SHARE = 1 / 64;
 
 export interface MatchRequest {
   readonly expr: Expr;
@@ -89,6 +92,8 @@ async function checkCandidates(segment: ReadableSegment, request: MatchRequest, 
 
 async function scan(segment: ReadableSegment, request: MatchRequest, rows: number, visible: Bitmap | undefined): Promise<Bitmap> {
   const { expr, runtime, seed } = request;
+  const answers = indexAnswers(segment, expr);
+  if (answers.size > 0) return answered(segment, request, rows, visible, answers);
   const columns = await columnsFor(expr, (id) => segment.column(id));
   if (rows <= SLICE_ROWS || !runtime) return evaluate(expr, columns, rows, visible, seed);
   const bits = emptyBitmap(rows);
@@ -103,6 +108,56 @@ async function scan(segment: ReadableSegment, request: MatchRequest, rows: numbe
     if (end < rows) await pause(runtime);
   }
   return visible ? andBits(bits, visible) : bits;
+}
+
+/** With what indexes know: conditions that must hold leave few rows, and what is answered exactly is not looked at again. */
+async function answered(
+  segment: ReadableSegment,
+  request: MatchRequest,
+  rows: number,
+  visible: Bitmap | undefined,
+  answers: ReadonlyMap<Expr, LeafAnswer>,
+): Promise<Bitmap> {
+  const { expr, runtime, seed } = request;
+  const needed = neededBits(expr, answers);
+  const within = needed && visible ? andBits(needed, visible) : (needed ?? visible);
+  const open = within ? countBits(within) : rows;
+  if (open === 0) return emptyBitmap(rows);
+  const done = isAnswered(expr, answers);
+  if (within && !done && open < rows * GATHER_SHARE) return checkCandidates(segment, request, rows, rowsOfBits(within));
+  const columns = await columnsFor(expr, (id) => segment.column(id));
+  const bits = emptyBitmap(rows);
+  // What is answered in full is bit operations only.
+  const step = done || !runtime ? Math.max(8, rows + 7) & ~7 : SLICE_ROWS;
+  for (let start = 0; start < rows; start += step) {
+    const end = Math.min(rows, start + step);
+    const [from, to] = [start >> 3, (end + 7) >> 3];
+    const part = within?.subarray(from, to);
+    if (part && !anyBit(part)) continue;
+    const slices = (leaf: Expr): LeafAnswer | undefined => {
+      const answer = answers.get(leaf);
+      return answer && { bits: answer.bits.subarray(from, to), exact: answer.exact };
+    };
+    const sliced = (id: number): Column => (step < rows ? sliceColumn(columns(id), start, end) : columns(id));
+    bits.set(evaluate(expr, sliced, end - start, part, (seed ?? 0) + start, slices), from);
+    if (runtime && end < rows) await pause(runtime);
+  }
+  return bits;
+}
+
+/** Rows outside which the filter cannot be true; undefined: no index says. */
+function neededBits(expr: Expr, answers: ReadonlyMap<Expr, LeafAnswer>): Bitmap | undefined {
+  if (expr.kind !== 'and') return answers.get(expr)?.bits;
+  const parts = expr.parts.map((part) => neededBits(part, answers)).filter((bits) => bits !== undefined);
+  return parts.length === 0 ? undefined : parts.reduce(andBits);
+}
+
+function isAnswered(expr: Expr, answers: ReadonlyMap<Expr, LeafAnswer>): boolean {
+  if (expr.kind === 'and' || expr.kind === 'or') return expr.parts.every((part) => isAnswered(part, answers));
+  if (expr.kind === 'not') return isAnswered(expr.part, answers);
+  return (
+    answers.get(expr)?.exact ?? (expr.kind === 'true' || expr.kind === 'false' || (expr.kind === 'isNull' && expr.column.path.length === 0))
+  );
 }
 
 async function columnsFor(expr: Expr, load: (fieldId: number) => Promise<Column>): Promise<(fieldId: number) => Column> {

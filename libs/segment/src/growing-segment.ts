@@ -15,7 +15,7 @@ import { type ColumnBuilder, columnBuilder, lateBuilder } from './column-builder
 import { type Deletes, deleteHits } from './deletes.ts';
 import { GrowingNumbers } from './growing-numbers.ts';
 import { KeyRows } from './key-rows.ts';
-import type { Bitmap, LoadedVectorIndex, ReadableSegment } from './readable-segment.ts';
+import type { Bitmap, LoadedScalarIndex, LoadedVectorIndex, ReadableSegment } from './readable-segment.ts';
 import { allRows, clearLater, RowDeletes } from './row-deletes.ts';
 
 export interface GrowingSegmentOptions {
@@ -188,6 +188,10 @@ export class GrowingSegment implements ReadableSegment {
     return undefined;
   }
 
+  scalarIndexes(_fieldId: number): readonly LoadedScalarIndex[] {
+    return [];
+  }
+
   #keys(): Column {
     return this.columnOf(this.#schema.primaryKey.id, this.#rows);
   }
@@ -244,5 +248,9 @@ class CapturedRows implements ReadableSegment {
 
   vectorIndex(fieldId: number): LoadedVectorIndex | undefined {
     return this.#segment.vectorIndex(fieldId);
+  }
+
+  scalarIndexes(fieldId: number): readonly LoadedScalarIndex[] {
+    return this.#segment.scalarIndexes(fieldId);
   }
 }

@@ -1,4 +1,4 @@
-import type { Column, VectorColumn } from '@cairn/schema';
+import type { BytesColumn, Column, FixedColumn, VectorColumn } from '@cairn/schema';
 
 /** Bit i set: row i. LSB first, ceil(rows / 8) bytes. */
 export type Bitmap = Uint8Array;
@@ -30,6 +30,15 @@ export interface ReadableSegment {
   rowsOfKeys(keys: Column): Int32Array;
   /** The built index of a vector field, when there is one: what libs/index opened. */
   vectorIndex(fieldId: number): LoadedVectorIndex | undefined;
+  /** The built indexes of a scalar field (one of JSON may have several); none: filters read the column. */
+  scalarIndexes(fieldId: number): readonly LoadedScalarIndex[];
+}
+
+/** A scalar index in memory; libs/index has the one there is. */
+export interface LoadedScalarIndex {
+  readonly indexType: string;
+  readonly rows: number;
+  readonly dictionary: FixedColumn | BytesColumn;
 }
 
 /** An index file opened for search; see libs/index. Keys in it are row numbers of the segment. */

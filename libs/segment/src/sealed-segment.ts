@@ -19,7 +19,7 @@ import {
 } from '@cairn/schema';
 import { type Deletes, deleteHits } from './deletes.ts';
 import { getObject, readingObject } from './object-bytes.ts';
-import type { Bitmap, LoadedVectorIndex, ReadableSegment } from './readable-segment.ts';
+import type { Bitmap, LoadedScalarIndex, LoadedVectorIndex, ReadableSegment } from './readable-segment.ts';
 import { allRows, clearLater, RowDeletes } from './row-deletes.ts';
 import { VectorFile } from './vector-file.ts';
 
@@ -71,6 +71,8 @@ export class SealedSegment implements ReadableSegment {
   readonly #vectorFiles = new Map<number, VectorFile>();
   readonly #sparseFiles = new Map<number, Promise<Column>>();
   readonly #indexes = new Map<number, LoadedVectorIndex>();
+  /** By index id, of each field. */
+  readonly #scalarIndexes = new Map<number, Map<number, LoadedScalarIndex>>();
   readonly #deletes = new RowDeletes();
   readonly #effective: Float64Array;
   readonly #maxTs: number;
@@ -167,6 +169,20 @@ export class SealedSegment implements ReadableSegment {
     this.#indexes.set(fieldId, index);
   }
 
+  scalarIndexes(fieldId: number): readonly LoadedScalarIndex[] {
+    return [...(this.#scalarIndexes.get(fieldId)?.values() ?? [])];
+  }
+
+  attachScalarIndex(fieldId: number, indexId: number, index: LoadedScalarIndex): void {
+    assert(index.rows === this.rows, `scalar index of ${index.rows} rows for segment ${this.id} of ${this.rows}`);
+    const indexes = this.#scalarIndexes.get(fieldId) ?? new Map<number, LoadedScalarIndex>();
+    this.#scalarIndexes.set(fieldId, indexes.set(indexId, index));
+  }
+
+  get schema(): CollectionSchema {
+    return this.#schema;
+  }
+
   /** A field was added: rows here have its default. */
   updateSchema(schema: CollectionSchema): void {
     this.#schema = schema;
@@ -213,6 +229,7 @@ export class SealedSegment implements ReadableSegment {
   async close(): Promise<void> {
     for (const file of this.#vectorFiles.values()) await file.close();
     this.#indexes.clear();
+    this.#scalarIndexes.clear();
   }
 
   #field(fieldId: number): Field {

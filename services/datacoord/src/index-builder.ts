@@ -46,7 +46,7 @@ interface Build {
 }
 
 /**
- * Keeps every sealed segment indexed: sees a segment without a build record for an index of a vector field, records one, has a datanode build it,
+ * Keeps every sealed segment indexed: sees a segment without a build record for an index, records one, has a datanode build it,
  * commits the object. Each try has its own epoch in record and key, so a late worker changes nothing. Segments that are small, or whose index is
  * FLAT, are finished without an object: they are searched exactly.
  */
@@ -87,7 +87,7 @@ export class IndexBuilder {
     const { state } = this.#options.store;
     const collection = state.collections.get(collectionId);
     if (!collection) return [];
-    const vectors = vectorFieldIds(collection);
+    const fields = indexedFieldIds(collection);
     const segments = this.#segmentsOf(collection);
     const totalRows = segments.reduce((sum, segment) => sum + segment.rows, 0);
     return state.indexesOf(collectionId).map((index) => {
@@ -95,7 +95,7 @@ export class IndexBuilder {
         segment,
         build: this.#watch.build(keys.segmentIndex(collectionId, segment.id, index.id))?.record,
       }));
-      const finished = builds.filter(({ build }) => build?.state === IndexBuildState.INDEX_BUILD_FINISHED || !vectors.has(index.fieldId));
+      const finished = builds.filter(({ build }) => build?.state === IndexBuildState.INDEX_BUILD_FINISHED || !fields.has(index.fieldId));
       const failed = builds.find(({ build }) => build?.state === IndexBuildState.INDEX_BUILD_FAILED);
       const indexedRows = finished.reduce((sum, { segment }) => sum + segment.rows, 0);
       return { indexId: index.id, totalRows, indexedRows, failure: failed?.build?.reason ?? '' };
@@ -111,8 +111,8 @@ export class IndexBuilder {
     const { state } = this.#options.store;
     for (const collection of [...state.collections.values()]) {
       if (collection.state !== CollectionState.COLLECTION_LIVE) continue;
-      const vectors = vectorFieldIds(collection);
-      const indexes = state.indexesOf(collection.id).filter((index) => vectors.has(index.fieldId));
+      const fields = indexedFieldIds(collection);
+      const indexes = state.indexesOf(collection.id).filter((index) => fields.has(index.fieldId));
       if (indexes.length === 0) continue;
       for (const segment of this.#segmentsOf(collection)) {
         for (const index of indexes) {
@@ -263,16 +263,15 @@ export function typeOf(index: IndexRecord): string {
   return index.indexParams.find((param) => param.key === 'index_type')?.value.toUpperCase() ?? 'AUTOINDEX';
 }
 
-const vectorFields = new WeakMap<CollectionRecord, ReadonlySet<number>>();
+const indexedFields = new WeakMap<CollectionRecord, ReadonlySet<number>>();
 
-/** Fields whose segments get an index of their own; lists of vectors are searched exactly. */
-export function vectorFieldIds(collection: CollectionRecord): ReadonlySet<number> {
-  let ids = vectorFields.get(collection);
+/** Fields whose segments get an index of their own, vectors and scalars; lists of vectors are searched exactly. */
+export function indexedFieldIds(collection: CollectionRecord): ReadonlySet<number> {
+  let ids = indexedFields.get(collection);
   if (!ids) {
-    ids = new Set(
-      decodeSchema(collection.schema).vectorFields.flatMap((field) => (field.type === DataType.ArrayOfVector ? [] : [field.id])),
-    );
-    vectorFields.set(collection, ids);
+    const { fields } = decodeSchema(collection.schema);
+    ids = new Set(fields.flatMap((field) => (field.type === DataType.ArrayOfVector ? [] : [field.id])));
+    indexedFields.set(collection, ids);
   }
   return ids;
 }

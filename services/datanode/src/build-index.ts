@@ -1,16 +1,18 @@
 import { join } from 'node:path';
 import { CairnError, type FileCalls, fileCalls, type Runtime, randomId } from '@cairn/base';
-import { type IndexPool, resolveIndex } from '@cairn/index';
+import { type IndexPool, type IndexSpec, resolveIndex } from '@cairn/index';
 import { ObjectExistsError, type ObjectInfo, type ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import type { BuildIndexTask } from '@cairn/proto/cairn/services';
-import { decodeSchema } from '@cairn/schema';
+import { scalarEntries } from '@cairn/query';
+import { decodeSchema, type Field, isVectorType } from '@cairn/schema';
+import type { SealedSegment } from '@cairn/segment';
 import { checksumOf } from './copy-objects.ts';
 import type { SegmentOpener } from './held-shard.ts';
 
 export interface BuildParts {
   readonly objects: ObjectStore;
-  readonly pool: Pick<IndexPool, 'build'>;
+  readonly pool: Pick<IndexPool, 'build' | 'buildScalar'>;
   readonly runtime: Runtime;
   readonly open: SegmentOpener;
   /** Where the index is built before it goes to the store. */
@@ -24,7 +26,7 @@ export interface BuiltObject {
 
 const READ_BYTES = 16 << 20;
 
-/** Builds the index of one vector field of one segment and writes it at the task's key. A repeat answers with the object that is there. */
+/** Builds the index of one field of one segment and writes it at the task's key. A repeat answers with the object that is there. */
 export async function buildIndex(parts: BuildParts, task: BuildIndexTask, signal: AbortSignal): Promise<BuiltObject> {
   const { segment: record, index, key } = task;
   if (!record || !index) throw new CairnError('InvalidParameter', `build ${task.buildId} names no segment or no index`);
@@ -41,9 +43,7 @@ export async function buildIndex(parts: BuildParts, task: BuildIndexTask, signal
   const path = join(parts.scratchDir, `build-${task.buildId}-${randomId(parts.runtime)}`);
   const segment = await parts.open(record, schema);
   try {
-    const vectors = await segment.vectors(field.id);
-    throwIfGone(signal, task);
-    await parts.pool.build({ ...spec, vectors, path });
+    await build(parts, segment, field, spec, path, () => throwIfGone(signal, task));
     throwIfGone(signal, task);
     const info = await upload(parts.objects, files, key, path);
     const crc32c = info.crc32c ?? (await checksumOf(parts.objects, info, signal));
@@ -54,6 +54,25 @@ export async function buildIndex(parts: BuildParts, task: BuildIndexTask, signal
       if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
     });
   }
+}
+
+async function build(
+  parts: BuildParts,
+  segment: SealedSegment,
+  field: Field,
+  spec: IndexSpec,
+  path: string,
+  stillWanted: () => void,
+): Promise<void> {
+  if (isVectorType(field.type)) {
+    const vectors = await segment.vectors(field.id);
+    stillWanted();
+    await parts.pool.build({ ...spec, vectors, path });
+    return;
+  }
+  const { entries, header } = await scalarEntries(await segment.column(field.id), field, spec, segment.schema, parts.runtime);
+  stillWanted();
+  await parts.pool.buildScalar({ ...spec, entries, header, rows: segment.rows, path });
 }
 
 async function upload(objects: ObjectStore, files: FileCalls, key: string, path: string): Promise<ObjectInfo> {

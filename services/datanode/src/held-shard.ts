@@ -70,7 +70,7 @@ export class HeldShard {
   constructor(vchannel: string, parts: ShardParts) {
     this.vchannel = vchannel;
     this.#parts = parts;
-    this.#indexes = new IndexOpener(parts.files, parts.pool, parts.logger);
+    this.#indexes = new IndexOpener(parts.files, parts.pool, parts.logger, parts.runtime);
   }
 
   get schema(): CollectionSchema {
@@ -245,12 +245,12 @@ export class HeldShard {
     const alive = new Map(request.indexes.filter((index) => index.droppedTs === 0).map((index) => [index.id, index]));
     const wanted = request.segmentIndexes.flatMap((build): { holder: SegmentHolder; build: SegmentIndexRecord }[] => {
       const holder = this.#holders.get(build.segmentId);
-      const stale = holder?.buildOf(build.fieldId) === build.buildId;
-      return holder && !stale && build.object && alive.has(build.indexId) ? [{ holder, build }] : [];
+      const held = holder?.holds(build) ?? false;
+      return holder && !held && build.object && alive.has(build.indexId) ? [{ holder, build }] : [];
     });
     await mapLimit(wanted, this.#parts.openConcurrency, async ({ holder, build }) => {
       const opened = await this.#indexes.open(build, alive.get(build.indexId), holder.segment.rows);
-      if (opened) holder.attach(build.fieldId, build.buildId, opened.index, opened.file);
+      if (opened) holder.attach(build, opened);
     });
   }
 

@@ -1,5 +1,6 @@
-import type { SegmentRecord } from '@cairn/proto/cairn/meta';
-import type { LoadedVectorIndex, SealedSegment } from '@cairn/segment';
+import type { SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
+import type { SealedSegment } from '@cairn/segment';
+import type { OpenedIndex } from './index-opener.ts';
 import type { LocalFile } from './local-files.ts';
 
 interface HeldIndex {
@@ -11,7 +12,8 @@ interface HeldIndex {
 export class SegmentHolder {
   readonly record: SegmentRecord;
   readonly segment: SealedSegment;
-  readonly #indexes = new Map<number, HeldIndex>();
+  /** By field for vectors, of which a field has one index; by index for scalars. */
+  readonly #indexes = new Map<string, HeldIndex>();
   readonly #onClosed: (files: readonly LocalFile[]) => Promise<void>;
   #replaced: LocalFile[] = [];
   #readers = 0;
@@ -24,17 +26,19 @@ export class SegmentHolder {
     this.#onClosed = onClosed;
   }
 
-  /** Build of the field's index that is attached; undefined when none. */
-  buildOf(fieldId: number): number | undefined {
-    return this.#indexes.get(fieldId)?.buildId;
+  /** Whether this very build is attached. */
+  holds({ buildId }: SegmentIndexRecord): boolean {
+    return [...this.#indexes.values()].some((held) => held.buildId === buildId);
   }
 
-  attach(fieldId: number, buildId: number, index: LoadedVectorIndex, file: LocalFile): void {
-    const before = this.#indexes.get(fieldId)?.file;
+  attach({ fieldId, indexId, buildId }: SegmentIndexRecord, opened: OpenedIndex): void {
+    const key = 'scalar' in opened ? `index ${indexId}` : `field ${fieldId}`;
+    const before = this.#indexes.get(key)?.file;
     // A search under way may still use the one before; it goes with the segment.
     if (before) this.#replaced.push(before);
-    this.#indexes.set(fieldId, { buildId, file });
-    this.segment.attachIndex(fieldId, index);
+    this.#indexes.set(key, { buildId, file: opened.file });
+    if ('scalar' in opened) this.segment.attachScalarIndex(fieldId, indexId, opened.scalar);
+    else this.segment.attachIndex(fieldId, opened.index);
   }
 
   /** Runs a read over these segments; none of them closes before it ends. */

@@ -11,7 +11,7 @@ import type { SegmentOpener } from './held-shard.ts';
 
 export interface TaskRunnerOptions {
   readonly objects: ObjectStore;
-  readonly pool: Pick<IndexPool, 'build'>;
+  readonly pool: Pick<IndexPool, 'build' | 'buildScalar'>;
   readonly runtime: Runtime;
   readonly logger: Logger;
   readonly open: SegmentOpener;

@@ -17,7 +17,7 @@ import type { Held } from '../catalog-state.ts';
 import type { Ids } from '../change-preparer.ts';
 import { putRecord } from '../changes/change.ts';
 import type { ControlApplier } from '../control-applier.ts';
-import { typeOf, vectorFieldIds } from '../index-builder.ts';
+import { indexedFieldIds, typeOf } from '../index-builder.ts';
 import type { LeaderStore, Put } from '../leader-store.ts';
 import type { PrefixSweeper } from '../prefix-sweeper.ts';
 import type { DataCoordSettings } from '../settings.ts';
@@ -271,10 +271,10 @@ export class CompactionRunner {
   async #buildIndexes(dispatch: Dispatch, segment: SegmentRecord): Promise<SegmentIndexRecord[]> {
     const { store, settings, ids, logger } = this.#options;
     const { collection } = dispatch;
-    const vectors = vectorFieldIds(collection);
+    const fields = indexedFieldIds(collection);
     const indexes = store.state
       .indexesOf(collection.id)
-      .filter((index) => vectors.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows);
+      .filter((index) => fields.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows);
     if (indexes.length === 0) return [];
     const first = await ids.allocate(indexes.length);
     await this.#recordBuilds(

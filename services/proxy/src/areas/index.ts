@@ -4,6 +4,7 @@ import { IndexRecord } from '@cairn/proto/cairn/meta';
 import type { IndexProgress } from '@cairn/proto/cairn/services';
 import { IndexState, type KeyValuePair } from '@cairn/proto/milvus/common';
 import type { IndexDescription } from '@cairn/proto/milvus/milvus';
+import { checkScalarIndex } from '@cairn/query';
 import type { Change } from '../coordinator-client.ts';
 import type { Area } from '../milvus-methods.ts';
 import type { ProxyParts } from '../parts.ts';
@@ -71,6 +72,7 @@ export function indexArea(parts: ProxyParts): Area<IndexMethods> {
       }
       const params = flatten(request.extraParams);
       const spec = resolveIndex(field, params);
+      checkScalarIndex(field, spec, catalog.resolve(database, request.collectionName).schema);
       const auto = (params['index_type'] ?? '') === '' || params['index_type'] === 'AUTOINDEX';
       const index = IndexRecord.fromPartial({
         name: request.indexName,
