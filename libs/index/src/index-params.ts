@@ -91,6 +91,16 @@ const PARAMS: ReadonlyMap<string, readonly ParamRange[]> = new Map<string, reado
   ['SCANN', [NLIST]],
   ['BIN_IVF_FLAT', [NLIST]],
 ]);
+/** Parameters that are one of a few words. */
+const WORDS: ReadonlyMap<string, { readonly name: string; readonly words: readonly string[] }> = new Map([
+  ['HNSW_SQ', { name: 'sq_type', words: ['SQ6', 'SQ8', 'BF16', 'FP16', 'FP32'] }],
+  ['SPARSE_INVERTED_INDEX', { name: 'inverted_index_algo', words: ['TAAT_NAIVE', 'DAAT_WAND', 'DAAT_MAXSCORE'] }],
+]);
+/** Types whose codes cut a vector into `m` equal parts. */
+const CUT_VECTORS: readonly string[] = ['HNSW_PQ', 'IVF_PQ'];
+/** Sparse searches are exact: what may be left out is not, and a part that cannot be is an error. */
+const SPARSE_RATIO = 'drop_ratio_search';
+
 /** Breadth of a graph search when none is asked for; at least 1.5 times the number of hits is used. */
 export const DEFAULT_EF = 64;
 export const MAX_EF = 32_768;
@@ -128,7 +138,32 @@ export function resolveIndex(field: Field, params: Readonly<Record<string, strin
     );
   }
   for (const range of PARAMS.get(indexType) ?? []) numberParam(rest, range);
+  checkWords(indexType, rest);
+  if (kind === 'sparse') ratioParam(rest, 'drop_ratio_build');
+  if (kind === 'float') checkParts(field, indexType, rest);
   return { indexType, metric, params: rest };
+}
+
+function checkWords(indexType: string, params: Readonly<Record<string, string>>): void {
+  const known = WORDS.get(indexType);
+  const given = known && params[known.name];
+  if (known && given !== undefined && !known.words.includes(given.toUpperCase()))
+    throw invalid(`param '${known.name}' (${given}) of index ${indexType} is none of ${known.words.join(', ')}`);
+}
+
+function checkParts(field: Field, indexType: string, params: Readonly<Record<string, string>>): void {
+  if (!CUT_VECTORS.includes(indexType) || params.m === undefined) return;
+  if (field.dim % Number(params.m) !== 0)
+    throw invalid(`the dimension of the vector (${field.dim}) should be a multiple of the number of subquantizers m (${params.m})`);
+}
+
+/** A part below one of the values that may be left out. */
+function ratioParam(params: Readonly<Record<string, unknown>>, name: string): void {
+  const given = params[name];
+  if (given === undefined || given === null || given === '') return;
+  const value = Number(given);
+  if (!(value >= 0 && value < 1))
+    throw new CairnError('InvalidParameter', `out of range in json: param '${name}' (${given}) should be in range [0.000000, 1.000000)`);
 }
 
 function goesWithScalar(indexType: string, field: Field): boolean {
@@ -243,6 +278,7 @@ function positive(params: Readonly<Record<string, unknown>>, name: string): numb
 
 /** Breadth that search parameters ask for; undefined when they name none. InvalidParameter outside k..MAX_EF. */
 export function efOf(params: Readonly<Record<string, unknown>>, k: number): number | undefined {
+  ratioParam(params, SPARSE_RATIO);
   const given = params.ef;
   if (given === undefined || given === null || given === '') return widerBreadth(params);
   const ef = Number(given);

@@ -33,6 +33,20 @@ describe('resolveIndex', () => {
       [DataType.FloatVector, { index_type: 'HNSW', M: '1' }, 'InvalidParameter', "param 'M' (1) should be in range [2, 2048]"],
       [DataType.FloatVector, { index_type: 'HNSW', M: 'many' }, 'InvalidParameter', "param 'M' (many) should be an integer"],
       [DataType.FloatVector, { params: 'no json' }, 'InvalidParameter', 'index params are not JSON'],
+      [
+        DataType.FloatVector,
+        { index_type: 'IVF_PQ', m: '3' },
+        'InvalidParameter',
+        'should be a multiple of the number of subquantizers m (3)',
+      ],
+      [DataType.FloatVector, { index_type: 'HNSW_SQ', sq_type: 'SQ9' }, 'InvalidParameter', "param 'sq_type' (SQ9)"],
+      [
+        DataType.SparseFloatVector,
+        { index_type: 'SPARSE_WAND', drop_ratio_build: '1' },
+        'InvalidParameter',
+        'in range [0.000000, 1.000000)',
+      ],
+      [DataType.SparseFloatVector, { index_type: 'SPARSE_INVERTED_INDEX', inverted_index_algo: 'X' }, 'InvalidParameter', 'DAAT_WAND'],
       [DataType.Int64, { index_type: 'TRIE' }, 'InvalidParameter', 'does not go with field f (Int64)'],
       [DataType.Double, { index_type: 'BITMAP' }, 'InvalidParameter', 'does not go with field f (Double)'],
       [DataType.VarChar, { index_type: 'NGRAM', min_gram: '3', max_gram: '2' }, 'InvalidParameter', 'min_gram <= max_gram'],
@@ -56,6 +70,8 @@ describe('resolveIndex', () => {
     expect(efOf({ nprobe: 4 }, 10)).toBeUndefined();
     expect(efOf({ nprobe: 64 }, 10)).toBe(512);
     expect(efOf({ search_list: 100 }, 10)).toBe(100);
+    expect(efOf({ drop_ratio_search: 0.2 }, 10)).toBeUndefined();
+    expect(() => efOf({ drop_ratio_search: 1 }, 10)).toThrow("param 'drop_ratio_search' (1)");
     expect(() => efOf({ nprobe: 0 }, 10)).toThrow("param 'nprobe' (0) should be in range [1, 65536]");
   });
 
