@@ -54,6 +54,8 @@ try {
         targetDatabase: '',
         targetCollection: target,
         noIndex: false,
+        shards: 0,
+        rewriteData: false,
         mode,
         requestId: '',
         partitions: [],

@@ -139,6 +139,8 @@ class Scene {
           targetDatabase: '',
           targetCollection: target,
           noIndex: false,
+          shards: 0,
+          rewriteData: false,
           mode,
           requestId: '',
           partitions: [],

@@ -263,12 +263,13 @@ export class SimulatedClient implements RaceClient {
     collection: string,
     name: string,
     target: string,
-    options: { readonly mode?: string; readonly partitions?: readonly string[] },
+    options: { readonly mode?: string; readonly partitions?: readonly string[]; readonly shards?: number; readonly rewriteData?: boolean },
   ): Promise<Outcome<{ jobId: bigint }>> {
     const admin = this.#admins[this.#simulation.below(this.#admins.length)];
     const snapshot = { database: 'default', collection, name, id: 0 };
     const restore = {
       ...{ snapshot, targetDatabase: 'default', targetCollection: target, noIndex: false, requestId: '' },
+      ...{ shards: options.shards ?? 0, rewriteData: options.rewriteData ?? false },
       ...{ mode: options.mode ?? '', partitions: [...(options.partitions ?? [])] },
     };
     try {

@@ -147,7 +147,8 @@ export const settings = {
   },
   restore: {
     mode: choice(['copy', 'reference'], 'copy', 'copy the objects, or refer to those of the snapshot'),
-    maxJobs: integer(8, 'restore jobs executing at once', 1),
+    maxJobs: integer(32, 'restore jobs at once; more are refused with a code that clients try again', 1),
+    maxJobsPerCollection: integer(16, 'the same of snapshots of one collection', 1),
     jobTimeoutMs: milliseconds(6 * HOUR, 'a job that is not completed by then fails', 1 * SECOND),
     jobRetentionMs: milliseconds(3 * HOUR, 'how long an ended job is listed', 1 * SECOND),
     copyConcurrency: integer(32, 'objects a datanode copies at once', 1, 1024),

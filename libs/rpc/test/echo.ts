@@ -38,7 +38,7 @@ export class EchoNode {
       for (let i = 0; i < total; i++) {
         if (context.signal.aborted) return;
         if (i === 50) throw new CairnError('NodeNotAvailable', 'lost at 50');
-        yield { doneBytes: i, doneObjects: 0, finished: false, objects: [], rows: 0, compacted: undefined };
+        yield { doneBytes: i, doneObjects: 0, finished: false, objects: [], rows: 0, compacted: undefined, rewritten: [] };
         await runtime.sleep(1);
       }
     } finally {

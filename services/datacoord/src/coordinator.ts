@@ -226,6 +226,7 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     snapshotTimeoutMs: config.snapshot.timeoutMs,
     snapshotOnCollectionDrop: config.snapshot.onCollectionDrop,
     restoreMaxJobs: config.restore.maxJobs,
+    restoreMaxJobsPerCollection: config.restore.maxJobsPerCollection,
     restoreJobTimeoutMs: config.restore.jobTimeoutMs,
     restoreJobRetentionMs: config.restore.jobRetentionMs,
     restoreMode: config.restore.mode,

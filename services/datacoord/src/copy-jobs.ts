@@ -19,10 +19,11 @@ import type { ControlChannel } from './control-channel.ts';
 import { idsToPlan, planTasks } from './copy-plan.ts';
 import { stageReferences } from './copy-references.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
-import { CopySource, totalsOf } from './copy-source.ts';
+import { CopySource, rewriteTotals, totalsOf } from './copy-source.ts';
 import type { LeaderStore, Put } from './leader-store.ts';
 import type { PinBoard } from './pin-board.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
+import { idsToRewrite, planRewrites, REWRITE_TASK_BYTES } from './rewrite-plan.ts';
 import type { DataCoordSettings } from './settings.ts';
 import type { TaskRunner } from './task-runner.ts';
 
@@ -198,6 +199,7 @@ export class CopyJobs {
       partitions: store.state.partitionsOf(target.id),
       indexes: store.state.indexesOf(target.id),
       withIndexes: !job.noIndex,
+      rewrite: job.rewriteData,
       group: job.group,
       only: job.partitions,
     });
@@ -221,8 +223,11 @@ export class CopyJobs {
     const { store, settings, ids } = this.#options;
     if (job.state !== RestoreJobState.RESTORE_PENDING) return this.#recordedTasks(job.id);
     if (!fresh) await this.#deleteAll(keys.copyTasksOf(job.id));
-    let next = await ids.allocate(Math.max(1, idsToPlan(source)));
-    const tasks = planTasks(source, job.id, { bytes: settings.copyTaskBytes, items: settings.copyTaskItems }, () => next++);
+    let next = await ids.allocate(Math.max(1, source.rewrite ? idsToRewrite(source) : idsToPlan(source)));
+    const limits = { bytes: settings.copyTaskBytes, items: settings.copyTaskItems };
+    const tasks = source.rewrite
+      ? planRewrites(source, job.id, { ...limits, bytes: Math.min(limits.bytes, REWRITE_TASK_BYTES) }, () => next++)
+      : planTasks(source, job.id, limits, () => next++);
     const held: Held<CopyTaskRecord>[] = [];
     const hold = (page: readonly Put[], revision: number): void => {
       for (const put of page) held.push({ key: put.key, revision, record: CopyTaskRecord.decode(put.value) });
@@ -230,7 +235,7 @@ export class CopyJobs {
     const pages = [...pagesOf(tasks.map((task) => putRecord(keys.copyTask(job.id, task.id), CopyTaskRecord, task)))];
     const last = pages.pop() ?? [];
     for (const page of pages) hold(page, await store.mustCommit({ puts: page }));
-    const totals = totalsOf(source);
+    const totals = source.rewrite ? rewriteTotals(source) : totalsOf(source);
     const executing = (record: RestoreJobRecord): RestoreJobRecord => ({
       ...record,
       state: RestoreJobState.RESTORE_EXECUTING,

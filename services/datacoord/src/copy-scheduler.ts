@@ -19,7 +19,9 @@ import { type CopyOrder, orderCopies } from './copy-plan.ts';
 import type { CopySource } from './copy-source.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
+import { orderRewrite } from './rewrite-plan.ts';
 import type { DataCoordSettings } from './settings.ts';
+import type { TaskOrder, TaskRecords } from './task-order.ts';
 import type { TaskRunner, TaskSlot } from './task-runner.ts';
 
 export interface CopySchedulerOptions {
@@ -114,9 +116,9 @@ export class CopyScheduler {
     const epoch = before.record.epoch + 1;
     // What an earlier dispatch wrote, and may still write, is nobody's.
     if (before.record.epoch > 0)
-      for (const prefix of orderCopies(source, before.record, before.record.epoch, () => 0).prefixes) await prefixes.markDead(prefix);
-    let nextBuild = await ids.allocate(Math.max(1, source.segmentIndexes.length));
-    const order = orderCopies(source, before.record, epoch, () => nextBuild++);
+      for (const prefix of this.#order(source, before.record, before.record.epoch, 0, signal).prefixes) await prefixes.markDead(prefix);
+    const builds = before.record.sourceSegmentIds.reduce((sum, id) => sum + source.buildsOf(id).length, 0);
+    const order = this.#order(source, before.record, epoch, await ids.allocate(Math.max(1, builds)), signal);
     const running: CopyTaskRecord = { ...before.record, state: CopyTaskState.COPY_IN_PROGRESS, nodeId: slot.node.id, epoch };
     const recorded = order.prefixes.map(
       (prefix): PrefixRecord => ({ prefix, dead: false, createdMs: runtime.now(), deadMs: 0, purpose: `restore ${running.jobId}` }),
@@ -130,26 +132,37 @@ export class CopyScheduler {
     });
     const task: Held<CopyTaskRecord> = { key: before.key, revision, record: running };
     try {
-      const value = { objects: order.objects, jobId: running.jobId };
       const onUpdate = (update: TaskUpdate) => progress.running(running.id, update.doneBytes, update.doneObjects);
-      const update = await tasks.run(slot, { taskId: running.id, epoch, task: { $case: 'copy', value } }, signal, onUpdate);
-      const completed = await this.#adopt(task, order, checkedCopies(order, update.objects), revision);
-      await progress.completed(completed.record, order.objects.length);
+      const update = await tasks.run(slot, { taskId: running.id, epoch, task: order.work }, signal, onUpdate);
+      const completed = await this.#adopt(task, order.prefixes, await order.records(update), revision);
+      await progress.completed(completed.record, order.objects);
       return completed;
     } catch (error) {
       throw new LostDispatch(task, error);
     }
   }
 
+  /** `firstBuild`: ids for the target's index builds, from this one on, where their objects are copied. */
+  #order(source: CopySource, task: CopyTaskRecord, epoch: number, firstBuild: number, signal: AbortSignal): TaskOrder {
+    if (source.rewrite) return orderRewrite(this.#options, source, task, epoch, signal);
+    let next = firstBuild;
+    const order = orderCopies(source, task, epoch, () => next++);
+    return {
+      work: { $case: 'copy', value: { objects: order.objects, jobId: task.jobId } },
+      prefixes: order.prefixes,
+      objects: order.objects.length,
+      records: async (update) => order.records(checkedCopies(order, update.objects)),
+    };
+  }
+
   /** Stages the records of the copies (invisible: their group is not published) and, with the last of them, marks the task COMPLETED. */
   async #adopt(
     task: Held<CopyTaskRecord>,
-    order: CopyOrder,
-    copied: readonly ObjectRef[],
+    prefixes: readonly string[],
+    { segments, deltaLogs, builds }: TaskRecords,
     prefixRevision: number,
   ): Promise<Held<CopyTaskRecord>> {
     const { store } = this.#options;
-    const { segments, deltaLogs, builds } = order.records(copied);
     const mine = { kind: 'modRevision', key: task.key, equals: task.revision } as const;
     const puts = [
       ...segments.map((record) => putRecord(keys.segment(record.collectionId, record.id), SegmentRecord, record)),
@@ -161,7 +174,7 @@ export class CopyScheduler {
     const pages = [...pagesOf(puts)];
     const last = pages.pop() ?? [];
     const record: CopyTaskRecord = { ...task.record, state: CopyTaskState.COPY_COMPLETED };
-    const alive = order.prefixes.map((prefix) => ({ kind: 'modRevision', key: keys.prefix(prefix), equals: prefixRevision }) as const);
+    const alive = prefixes.map((prefix) => ({ kind: 'modRevision', key: keys.prefix(prefix), equals: prefixRevision }) as const);
     if (last.length + alive.length > TXN_MAX_OPS - OTHER_OPS) pages.push(last.splice(0));
     for (const page of pages) await store.mustCommit({ if: [mine], puts: page });
     const revision = await store.mustCommit({ if: [mine, ...alive], puts: [putRecord(task.key, CopyTaskRecord, record), ...last] });

@@ -16,7 +16,10 @@ export interface CopySourceOptions {
   /** Partitions and indexes of the target. */
   readonly partitions: readonly PartitionRecord[];
   readonly indexes: readonly IndexRecord[];
+  /** Index objects are taken over. */
   readonly withIndexes: boolean;
+  /** Rows are written anew: by the hash of the target's shards, without deleted ones. */
+  readonly rewrite: boolean;
   readonly group: string;
   /** Names of the partitions that are wanted; empty: all. */
   readonly only: readonly string[];
@@ -72,6 +75,11 @@ export function totalsOf({ segments, deltaLogs, segmentIndexes }: Wanted): CopyT
   return { segments: segments.length, objects, bytes, rows: segments.reduce((sum, segment) => sum + segment.rows, 0) };
 }
 
+/** What is read of it when rows are written anew: each segment's own objects once. Delta logs are read with them, index objects are not. */
+export function rewriteTotals({ segments }: Wanted): CopyTotals {
+  return totalsOf({ segments, deltaLogs: [], segmentIndexes: [] });
+}
+
 /** What a restore takes from a snapshot, and how names and ids of the source become those of the target. */
 export class CopySource implements Wanted {
   readonly target: CollectionRecord;
@@ -79,6 +87,9 @@ export class CopySource implements Wanted {
   readonly segments: readonly SegmentRecord[];
   readonly deltaLogs: readonly DeltaLogRecord[];
   readonly segmentIndexes: readonly SegmentIndexRecord[];
+  readonly rewrite: boolean;
+  /** Of the target. */
+  readonly indexes: readonly IndexRecord[];
   readonly #segments: ReadonlyMap<number, SegmentRecord>;
   readonly #deltaLogs: ReadonlyMap<number, DeltaLogRecord>;
   readonly #builds = new Map<number, SegmentIndexRecord[]>();
@@ -86,7 +97,9 @@ export class CopySource implements Wanted {
   readonly #partitions = new Map<number, PartitionRecord>();
   readonly #indexes = new Map<number, IndexRecord>();
 
-  constructor({ bundle, target, partitions, indexes, withIndexes, group, only }: CopySourceOptions) {
+  constructor({ bundle, target, partitions, indexes, withIndexes, rewrite, group, only }: CopySourceOptions) {
+    this.rewrite = rewrite;
+    this.indexes = indexes;
     this.target = target;
     this.group = group;
     // By name, never by order.
@@ -98,7 +111,7 @@ export class CopySource implements Wanted {
       const to = indexes.find((index) => index.name === from.name && index.fieldId === from.fieldId);
       if (to) this.#indexes.set(from.id, to);
     }
-    const wanted = wantedOf(bundle, only, withIndexes);
+    const wanted = wantedOf(bundle, only, withIndexes && !rewrite);
     this.segments = wanted.segments;
     this.deltaLogs = wanted.deltaLogs;
     this.segmentIndexes = wanted.segmentIndexes.filter((build) => this.#indexes.has(build.indexId));

@@ -209,6 +209,8 @@ export class DrillManager {
       targetDatabase: database,
       targetCollection: name,
       noIndex: false,
+      shards: 0,
+      rewriteData: false,
       mode: 'copy',
       requestId: `drill-${record.id}`,
       partitions: [],

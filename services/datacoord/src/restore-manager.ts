@@ -7,7 +7,9 @@ import { checkName, putRecord } from './changes/change.ts';
 import { CopyJobs, type CopyJobsOptions, isOver } from './copy-jobs.ts';
 import { wantedOf } from './copy-source.ts';
 import { restoreOwner } from './pin-board.ts';
+import { isListed, withPace } from './restore-list.ts';
 import { planOf } from './restore-plan.ts';
+import { checkShape, shapeOf } from './restore-shape.ts';
 import { RestoreTarget } from './restore-target.ts';
 import type { SnapshotManager } from './snapshot-manager.ts';
 
@@ -19,7 +21,6 @@ export interface RestoreManagerOptions extends CopyJobsOptions {
 /** What a request asks for, its names resolved. */
 interface Wish {
   readonly snapshot: SnapshotRecord;
-  readonly mode: 'copy' | 'reference';
   readonly database: DatabaseRecord;
 }
 
@@ -34,8 +35,8 @@ const PATIENT = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: 100, maxDela
 export class RestoreManager {
   readonly #options: RestoreManagerOptions;
   readonly #jobs: CopyJobs;
-  /** `<database id>/<name>` of targets whose restore is beginning. */
-  readonly #targets = new Set<string>();
+  /** `<database id>/<name>` of targets whose restore is beginning, with the collection of the snapshot. */
+  readonly #targets = new Map<string, number>();
   /** Undos under way, by job id. */
   readonly #undoing = new Map<number, Promise<void>>();
   /** Calls under way that may come again, by request id. */
@@ -92,36 +93,35 @@ export class RestoreManager {
     const bundle = await this.#read(wish.snapshot);
     const refusals = [
       () => this.#refuseTaken(wish.database, request.targetCollection),
-      () => this.#refuseMany(),
+      () => this.#refuseMany(wish.snapshot),
       () => wantedOf(bundle, request.partitions, !request.noIndex),
     ];
-    return planOf({ request, mode: wish.mode, bundle, refusals, jobs: [...store.state.jobs.values()] });
+    const shape = shapeOf(request, bundle, this.#options.settings.restoreMode);
+    return planOf({ request, shape, bundle, refusals, jobs: [...store.state.jobs.values()] });
   }
 
   /** The request with its defaults; refuses what no catalog could allow. */
   #wish(request: RestoreSnapshotRequest): Wish {
-    const { store, settings, snapshots } = this.#options;
+    const { store, snapshots } = this.#options;
     const name = request.snapshot;
     if (!name) throw new CairnError('MissingParameter', 'restore without a snapshot');
     if (request.targetCollection.trim() === '')
       throw new CairnError('MissingParameter', 'target_collection_name is required for restore snapshot');
     checkName('collection name', request.targetCollection);
-    const mode = request.mode === '' ? settings.restoreMode : request.mode;
-    if (mode !== 'copy' && mode !== 'reference')
-      throw new CairnError('InvalidParameter', `restore mode must be copy or reference, not '${mode}'`);
+    checkShape(request);
     const { state } = store;
     const snapshot = snapshots.committed(name);
     const home = snapshots.catalog.databaseName(snapshot);
     const database = state.database(request.targetDatabase === '' && state.hasDatabase(home) ? home : request.targetDatabase);
-    return { snapshot, mode, database };
+    return { snapshot, database };
   }
 
   async #start(request: RestoreSnapshotRequest): Promise<number> {
     const wish = this.#wish(request);
     this.#refuseTaken(wish.database, request.targetCollection);
-    this.#refuseMany();
+    this.#refuseMany(wish.snapshot);
     const lock = `${wish.database.id}/${request.targetCollection}`;
-    this.#targets.add(lock);
+    this.#targets.set(lock, wish.snapshot.collectionId);
     try {
       return await this.#begin(wish, request);
     } finally {
@@ -129,11 +129,20 @@ export class RestoreManager {
     }
   }
 
-  #refuseMany(): void {
+  /** Code 4, retriable, above the limit of jobs in all or of those from one collection. What is beginning counts. */
+  #refuseMany({ collectionId }: SnapshotRecord): void {
     const { store, settings } = this.#options;
-    const active = this.#targets.size + [...store.state.jobs.values()].filter((job) => !isOver(job)).length;
-    if (active >= settings.restoreMaxJobs)
+    const running = [...store.state.jobs.values()].filter((job) => !isOver(job));
+    const beginning = [...this.#targets.values()];
+    if (running.length + beginning.length >= settings.restoreMaxJobs)
       throw new CairnError('TooManyRequests', `${settings.restoreMaxJobs} restore jobs are running already (restore.maxJobs)`);
+    const mine =
+      running.filter((job) => job.sourceCollectionId === collectionId).length + beginning.filter((id) => id === collectionId).length;
+    if (mine >= settings.restoreMaxJobsPerCollection)
+      throw new CairnError(
+        'TooManyRequests',
+        `${settings.restoreMaxJobsPerCollection} restore jobs of this collection are running already (restore.maxJobsPerCollection)`,
+      );
   }
 
   #refuseTaken(database: DatabaseRecord, name: string): void {
@@ -149,7 +158,7 @@ export class RestoreManager {
     return retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop);
   }
 
-  async #begin({ snapshot, mode, database }: Wish, request: RestoreSnapshotRequest): Promise<number> {
+  async #begin({ snapshot, database }: Wish, request: RestoreSnapshotRequest): Promise<number> {
     const { ids, pins, runtime, epoch, stop, settings, snapshots } = this.#options;
     const source = snapshots.catalog.collection(snapshot);
     const jobId = await ids.allocate(3);
@@ -169,7 +178,9 @@ export class RestoreManager {
     try {
       const bundle = await this.#read(snapshot);
       wantedOf(bundle, request.partitions, !request.noIndex);
-      await this.#target.make(intent, bundle, request);
+      const shape = shapeOf(request, bundle, settings.restoreMode);
+      const { noIndex, partitions } = request;
+      await this.#target.make(intent, bundle, { noIndex, partitions, shards: shape.shards });
       const now = runtime.now();
       const job = RestoreJobRecord.fromPartial({
         id: jobId,
@@ -186,7 +197,7 @@ export class RestoreManager {
         startMs: now,
         deadlineMs: now + settings.restoreJobTimeoutMs,
         group: `restore-${jobId}`,
-        mode,
+        ...shape,
         noIndex: request.noIndex,
         requestId: request.requestId,
         partitions: request.partitions,
@@ -251,20 +262,20 @@ export class RestoreManager {
   job(jobId: number): RestoreJobRecord {
     const job = this.#options.store.state.jobs.get(jobId);
     if (!job) throw new CairnError('RestoreJobNotFound', `restore job not found: jobID=${jobId}`);
-    return this.#jobs.shown(job);
+    return this.#shown(job);
+  }
+
+  #shown(job: RestoreJobRecord): RestoreJobRecord {
+    return withPace(this.#jobs.shown(job), this.#options.runtime.now());
   }
 
   /** Jobs whose source or target lies in that database and has that name; empty filters let all pass. Newest first. */
   list(request: ListRestoreJobsRequest): RestoreJobRecord[] {
-    const { database, collection } = request;
-    const matches = (databaseName: string, name: string): boolean =>
-      (database === '' || databaseName === database) && (collection === '' || name === collection);
-    return [...this.#options.store.state.jobs.values()]
-      .filter(
-        (job) => matches(job.targetDatabaseName, job.targetCollectionName) || matches(job.sourceDatabaseName, job.sourceCollectionName),
-      )
+    const { state } = this.#options.store;
+    return [...state.jobs.values()]
+      .filter((job) => isListed(state, job, request))
       .sort((a, b) => b.id - a.id)
-      .map((job) => this.#jobs.shown(job));
+      .map((job) => this.#shown(job));
   }
 
   async sweep(): Promise<void> {

@@ -2,11 +2,12 @@ import { asCairnError } from '@cairn/base';
 import { type RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
 import type { RestorePlan, RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
 import type { SnapshotBundle } from '@cairn/segment';
-import { totalsOf, wantedOf } from './copy-source.ts';
+import { rewriteTotals, totalsOf, wantedOf } from './copy-source.ts';
+import type { RestoreShape } from './restore-shape.ts';
 
 export interface RestorePlanOptions {
   readonly request: RestoreSnapshotRequest;
-  readonly mode: 'copy' | 'reference';
+  readonly shape: RestoreShape;
   readonly bundle: SnapshotBundle;
   /** Each throws why the restore would be refused. */
   readonly refusals: readonly (() => unknown)[];
@@ -15,7 +16,7 @@ export interface RestorePlanOptions {
 }
 
 /** A restore as it would be, without doing any of it. */
-export function planOf({ request, mode, bundle, refusals, jobs }: RestorePlanOptions): RestorePlan {
+export function planOf({ request, shape, bundle, refusals, jobs }: RestorePlanOptions): RestorePlan {
   const conflicts = refusals.flatMap((refusal) => {
     try {
       refusal();
@@ -28,7 +29,8 @@ export function planOf({ request, mode, bundle, refusals, jobs }: RestorePlanOpt
   const names = partitions.map((partition) => partition.name);
   const known = (collection?.numPartitions ?? 0) > 0 ? [] : request.partitions.filter((name) => names.includes(name));
   const wanted = wantedOf(bundle, known, !request.noIndex);
-  const totals = totalsOf(wanted);
+  const { mode, shards, rewriteData } = shape;
+  const totals = rewriteData ? rewriteTotals(wanted) : totalsOf(wanted);
   const bytes = mode === 'reference' ? 0 : totals.bytes;
   return {
     segments: totals.segments,
@@ -39,6 +41,8 @@ export function planOf({ request, mode, bundle, refusals, jobs }: RestorePlanOpt
     partitions: known.length > 0 ? known : names,
     indexes: request.noIndex ? [] : indexes.map((index) => index.name),
     mode,
+    shards,
+    rewriteData,
     estimateMs: Math.ceil(bytes * msPerByte(jobs)),
     conflicts,
   };

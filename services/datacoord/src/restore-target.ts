@@ -11,6 +11,8 @@ export interface TargetWishes {
   readonly noIndex: boolean;
   /** Names of the partitions to make, `_default` always with them; empty: all. */
   readonly partitions: readonly string[];
+  /** Number of shards. */
+  readonly shards: number;
 }
 
 /** Makes the collection that a restore fills. Every step may be repeated under the intent's job id; the undo of the intent drops it all. */
@@ -34,18 +36,19 @@ export class RestoreTarget {
       intent,
       bundle,
       partitions.map((partition) => partition.name),
+      wishes.shards,
     );
     if (!wishes.noIndex) await this.#createIndexes(intent, bundle);
     this.#validate(
       intent,
       bundle,
       partitions.map((partition) => partition.name),
-      wishes.noIndex,
+      wishes,
     );
   }
 
   /** The collection as it was at T, under its new name, RESTORING: fields keep their ids, partitions their names and order. */
-  async #create(intent: RestoreIntentRecord, bundle: SnapshotBundle, names: readonly string[]): Promise<void> {
+  async #create(intent: RestoreIntentRecord, bundle: SnapshotBundle, names: readonly string[], shards: number): Promise<void> {
     const { collection: was } = bundle.definition;
     const partitions = bundle.definition.partitions.filter((partition) => names.includes(partition.name));
     if (!was) throw new CairnError('ObjectDamaged', `the metadata of snapshot ${intent.snapshotId} does not define its collection`);
@@ -56,6 +59,8 @@ export class RestoreTarget {
       id,
       name: intent.targetCollectionName,
       schema: WireSchema.encode({ ...WireSchema.decode(was.schema), name: intent.targetCollectionName }).finish(),
+      // Channels are given out when the change is appended.
+      shards: Array.from({ length: shards }, (_, index) => ({ index, vchannel: '', channel: '' })),
       state: CollectionState.COLLECTION_RESTORING,
       restoreJobId: intent.jobId,
       droppedTs: 0,
@@ -85,8 +90,11 @@ export class RestoreTarget {
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
-  #validate(intent: RestoreIntentRecord, bundle: SnapshotBundle, names: readonly string[], noIndex: boolean): void {
+  #validate(intent: RestoreIntentRecord, bundle: SnapshotBundle, names: readonly string[], { noIndex, shards }: TargetWishes): void {
     const { state } = this.#store;
+    const made = state.collections.get(intent.targetCollectionId)?.shards.length ?? 0;
+    if (made !== shards)
+      throw new CairnError('Internal', `restore job ${intent.jobId}: its target has ${made} shards, the restore needs ${shards}`);
     const partitions = new Set(state.partitionsOf(intent.targetCollectionId).map((partition) => partition.name));
     const missing = names.find((name) => !partitions.has(name));
     if (missing) throw new CairnError('Internal', `restore job ${intent.jobId}: its target has no partition ${missing}`);

@@ -20,7 +20,10 @@ export interface DataCoordSettings {
   readonly snapshotOnCollectionDrop: 'cascade' | 'retain';
   /** Manifest files of one snapshot written at once. */
   readonly manifestConcurrency: number;
+  /** Restore jobs at once in all; more are refused with TooManyRequests. */
   readonly restoreMaxJobs: number;
+  /** The same of snapshots of one collection. */
+  readonly restoreMaxJobsPerCollection: number;
   readonly restoreJobTimeoutMs: number;
   readonly restoreJobRetentionMs: number;
   readonly restoreMode: string;
@@ -85,7 +88,8 @@ export const defaultSettings: DataCoordSettings = {
   snapshotTimeoutMs: 120_000,
   snapshotOnCollectionDrop: 'cascade',
   manifestConcurrency: 8,
-  restoreMaxJobs: 16,
+  restoreMaxJobs: 32,
+  restoreMaxJobsPerCollection: 16,
   restoreJobTimeoutMs: 3_600_000,
   restoreJobRetentionMs: 3 * 3_600_000,
   restoreMode: 'copy',

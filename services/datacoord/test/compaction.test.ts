@@ -32,7 +32,7 @@ async function begin(options: WorldOptions = {}): Promise<void> {
   world = new World({ ...options, settings: { gcGraceMs: 100, gcIntervalMs: 3_600_000, compactionIntervalMs: 20, ...options.settings } });
   world.task = async function* (request): AsyncGenerator<TaskUpdate> {
     const { task } = request;
-    const update = { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined };
+    const update = { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined, rewritten: [] };
     if (task?.$case === 'buildIndex') {
       const { key, segment } = task.value;
       const { etag } = await world.objects.put(key, Buffer.from('index'));

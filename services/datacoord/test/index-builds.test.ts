@@ -37,6 +37,7 @@ function buildWith(work: (key: string, epoch: number) => Promise<void>): string[
       objects: [{ key, size: 5, crc32c: 1, etag: info.etag, role: 'index', fieldId: 101 }],
       rows: segment?.rows ?? 0,
       compacted: undefined,
+      rewritten: [],
     };
   };
   return built;
@@ -90,7 +91,7 @@ describe('index builds', () => {
     world.task = async function* (_request, { signal }) {
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
       ended = true;
-      yield { doneBytes: 0, doneObjects: 0, finished: false, objects: [], rows: 0, compacted: undefined };
+      yield { doneBytes: 0, doneObjects: 0, finished: false, objects: [], rows: 0, compacted: undefined, rewritten: [] };
     };
     const segment = await sealSegment(world, { collection, partition, minTs: 1, maxTs: 2, rows: 5_000 });
     await world.createIndex('a', 'books');

@@ -1,3 +1,4 @@
+import { CairnError } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import {
   DeltaLogRecord,
@@ -7,9 +8,10 @@ import {
   SegmentRecord,
   ShardRecord,
 } from '@cairn/proto/cairn/meta';
-import type { RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
+import { ListRestoreJobsRequest, type RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { DataCoordSettings } from '../src/index.ts';
 import { flushDeletes, sealSegment } from './contents.ts';
 import { World } from './world.ts';
 
@@ -19,8 +21,10 @@ let segments: SegmentRecord[];
 let copied: number;
 afterEach(() => world.stop());
 
-beforeEach(async () => {
-  world = new World({ settings: { copyTaskItems: 2 } });
+beforeEach(() => begin());
+
+async function begin(settings: Partial<DataCoordSettings> = {}): Promise<void> {
+  world = new World({ settings: { copyTaskItems: 2, ...settings } });
   copied = 0;
   const copy = world.objects.copy.bind(world.objects);
   world.objects.copy = (...args) => {
@@ -43,7 +47,7 @@ beforeEach(async () => {
     );
   await flushDeletes(world, source, 7, 70);
   await takeSnapshot('books', 's1');
-});
+}
 
 const takeSnapshot = (collection: string, name: string) =>
   world.client('a').createSnapshot({ requestId: '', database: '', collection, name, description: '', compactionProtectionSeconds: 0 });
@@ -54,6 +58,8 @@ function requestOf(target: string, more: Partial<RestoreSnapshotRequest> = {}, c
     targetDatabase: '',
     targetCollection: target,
     noIndex: false,
+    shards: 0,
+    rewriteData: false,
     mode: '',
     requestId: '',
     partitions: [],
@@ -92,7 +98,7 @@ function hold(): void {
       if (signal.aborted) gone();
       else signal.addEventListener('abort', gone);
     });
-    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined };
+    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined, rewritten: [] };
   };
 }
 
@@ -143,7 +149,9 @@ describe('clone by reference', () => {
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'clone', collectionId: 0 } });
     // Well over the grace time and the sweep's period of this world: the last clone's objects are all there.
     await world.runtime.sleep(600);
-    const again = (await world.client('a').listRestoreJobs({ database: '', collection: 'again_reference' })).jobs[0];
+    const again = (
+      await world.client('a').listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: 'again_reference' }))
+    ).jobs[0];
     for (const segment of await segmentsOf(again.targetCollectionId))
       for (const object of segment.objects) expect((await world.objects.get(object.key)).length).toBe(object.size);
     expect(clone.targetCollectionId).not.toBe(again.targetCollectionId);
@@ -160,11 +168,11 @@ describe('clone by reference', () => {
       const node = `n${steps}`;
       await world.coordinator(node);
       await world.until(async () => {
-        const { jobs } = await world.client(node).listRestoreJobs({ database: '', collection: name });
+        const { jobs } = await world.client(node).listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: name }));
         const intents = (await world.meta.range({ prefix: keys.restoreIntents })).entries;
         return intents.length === 0 && jobs.every((job) => job.state === RestoreJobState.RESTORE_COMPLETED);
       }, `clone ${steps} is done or absent`);
-      const { jobs } = await world.client(node).listRestoreJobs({ database: '', collection: name });
+      const { jobs } = await world.client(node).listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: name }));
       for (const job of jobs) expect(crcs(await segmentsOf(job.targetCollectionId))).toEqual(crcs(segments));
       expect((await world.meta.range({ prefix: keys.pins })).entries).toEqual([]);
     }
@@ -290,5 +298,98 @@ describe('plan, repeat, cancel', () => {
       }
     }
     expect((await world.meta.range({ prefix: keys.pins })).entries).toEqual([]);
+  });
+});
+
+describe('admission and lists', () => {
+  const listed = async (filter: Partial<ListRestoreJobsRequest>) =>
+    (await world.client('a').listRestoreJobs(ListRestoreJobsRequest.fromPartial(filter))).jobs
+      .map((job) => job.targetCollectionName)
+      .sort();
+
+  test('restore jobs of one collection above its limit, and in all above theirs, are refused with code 4, retriable, and admitted when others end', async () => {
+    await world.stop();
+    await begin({ restoreMaxJobs: 3, restoreMaxJobsPerCollection: 2 });
+    await world.createCollection('a', 'maps');
+    await takeSnapshot('maps', 's1');
+    hold();
+    const first = await restore('one');
+    const tries = await Promise.allSettled([restore('two'), restore('three'), restore('four')]);
+    expect(tries.map((one) => one.status).sort()).toEqual(['fulfilled', 'rejected', 'rejected']);
+    for (const one of tries)
+      if (one.status === 'rejected')
+        expect(one.reason).toMatchObject({ code: 4, retriable: true, message: expect.stringContaining('maxJobsPerCollection') });
+    world.task = (request) => world.copyForReal(request);
+    expect((await ended((await world.client('a').restoreSnapshot(requestOf('map', {}, 'maps'))).jobId)).state).toBe(
+      RestoreJobState.RESTORE_COMPLETED,
+    );
+    await world.client('a').cancelRestoreJob(first);
+    expect((await ended((await restore('five')).jobId)).state).toBe(RestoreJobState.RESTORE_COMPLETED);
+  });
+
+  test('jobs are listed by either side, by source and by target, by old names and new, also of collections that are gone', async () => {
+    await ended((await restore('one')).jobId);
+    await takeSnapshot('one', 's1');
+    await ended((await world.client('a').restoreSnapshot(requestOf('two', {}, 'one'))).jobId);
+    await world.submit('a', { $case: 'renameCollection', value: { database: '', name: 'one', newName: 'uno', newDatabase: '' } });
+    await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'two', collectionId: 0 } });
+    for (const name of ['one', 'uno']) {
+      expect(await listed({ collection: name })).toEqual(['one', 'two']);
+      expect(await listed({ sourceCollection: name, sourceDatabase: 'default' })).toEqual(['two']);
+      expect(await listed({ targetCollection: name })).toEqual(['one']);
+    }
+    expect(await listed({ targetCollection: 'two' })).toEqual(['two']);
+    expect(await listed({ sourceCollection: 'books', targetCollection: 'two' })).toEqual([]);
+    expect(await listed({ targetDatabase: 'other' })).toEqual([]);
+  });
+
+  test('progress never goes back, has a rate and a time, and is whole only at Completed', async () => {
+    const { jobId } = await restore('one');
+    const seen: RestoreJobRecord[] = [];
+    for (;;) {
+      const job = await world.client('a').getRestoreJob({ jobId });
+      seen.push(job);
+      if (job.state === RestoreJobState.RESTORE_COMPLETED) break;
+      await world.runtime.sleep(1);
+    }
+    const bytes = seen.map((job) => job.copiedBytes);
+    expect(bytes).toEqual([...bytes].sort((a, b) => a - b));
+    const last = seen.at(-1);
+    expect(last).toMatchObject({ copiedBytes: last?.totalBytes, timeCostMs: (last?.endMs ?? 0) - (last?.startMs ?? 0), etaMs: 0 });
+    expect(seen.every((job) => job.timeCostMs >= 0 && job.startMs > 0)).toBe(true);
+  });
+
+  test('rows written anew go as tasks of one partition to one segment a shard, with indexes, and a lost task writes elsewhere', async () => {
+    await world.stop();
+    await begin({ indexMinRows: 1 });
+    const prefixes: string[][] = [];
+    let lost = 0;
+    world.task = async function* (request) {
+      const done = { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined, rewritten: [] };
+      if (request.task?.$case === 'rewrite') {
+        prefixes.push(request.task.value.prefixes);
+        if (lost++ === 0) throw new CairnError('Unavailable', 'lost');
+        const [only] = new Set(request.task.value.segments.map((segment) => segment.partitionId));
+        expect(request.task.value.segments.every((segment) => segment.partitionId === only)).toBe(true);
+        const objects = [await world.objects.put(`${request.task.value.prefixes[2]}scalars.arrow`, Buffer.from('rows'))];
+        const refs = objects.map(({ key, size, etag }) => ({ key, size, etag, crc32c: 0, role: 'scalars', fieldId: 0 }));
+        const segment = { shard: 2, rows: 4, minTs: 5, maxTs: 50, bytes: 4, contentHash: '', objects: refs, purgedTs: 7 };
+        yield { ...done, rewritten: [segment] };
+      } else if (request.task?.$case === 'buildIndex') {
+        const { key } = request.task.value;
+        const { size, etag } = await world.objects.put(key, Buffer.from('index'));
+        yield { ...done, rows: 4, objects: [{ key, size, etag, crc32c: 0, role: 'index', fieldId: 101 }] };
+      }
+    };
+    const job = await ended((await restore('anew', { shards: 4 })).jobId);
+    expect(job).toMatchObject({ state: RestoreJobState.RESTORE_COMPLETED, shards: 4, rewriteData: true, mode: 'copy' });
+    expect(prefixes.length).toBe(new Set(prefixes.flat()).size / 4);
+    const made = await segmentsOf(job.targetCollectionId);
+    expect(made.map((segment) => [segment.shard, segment.rows, segment.asOf])).toEqual(made.map(() => [2, 4, 0]));
+    expect((await buildsOf(job.targetCollectionId)).map((build) => build.segmentId).sort()).toEqual(
+      made.map((segment) => segment.id).sort(),
+    );
+    expect(await logsOf(job.targetCollectionId)).toEqual([]);
+    expect((await world.meta.range({ prefix: keys.shards(job.targetCollectionId) })).entries).toHaveLength(4);
   });
 });

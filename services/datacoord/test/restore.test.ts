@@ -10,6 +10,7 @@ import {
   SegmentRecord,
   ShardRecord,
 } from '@cairn/proto/cairn/meta';
+import { ListRestoreJobsRequest } from '@cairn/proto/cairn/services';
 import type { CallContext } from '@cairn/rpc';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { collectionRecord, flushDeletes, sealSegment } from './contents.ts';
@@ -50,6 +51,8 @@ const restore = (target: string, node = 'a') =>
     targetDatabase: '',
     targetCollection: target,
     noIndex: false,
+    shards: 0,
+    rewriteData: false,
     mode: '',
     requestId: '',
     partitions: [],
@@ -141,9 +144,15 @@ describe('restore', () => {
     expect((await world.client('a').listSegments({ collectionId: target.id })).segments).toHaveLength(5);
     const progress = await world.client('a').getIndexProgress({ collectionId: target.id });
     expect(progress.indexes).toMatchObject([{ totalRows: 50, indexedRows: 50, failure: '' }]);
-    expect((await world.client('a').listRestoreJobs({ database: '', collection: 'copy' })).jobs).toHaveLength(1);
-    expect((await world.client('a').listRestoreJobs({ database: '', collection: 'books' })).jobs).toHaveLength(1);
-    expect((await world.client('a').listRestoreJobs({ database: '', collection: 'other' })).jobs).toHaveLength(0);
+    expect(
+      (await world.client('a').listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: 'copy' }))).jobs,
+    ).toHaveLength(1);
+    expect(
+      (await world.client('a').listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: 'books' }))).jobs,
+    ).toHaveLength(1);
+    expect(
+      (await world.client('a').listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: 'other' }))).jobs,
+    ).toHaveLength(0);
   });
 
   test('of two restores to one target one wins; taken names, aliases, unknown snapshots and jobs are refused in the words of the wire', async () => {
@@ -233,7 +242,7 @@ describe('what goes wrong', () => {
   test('dropping the target cancels its job', async () => {
     world.task = async function* (_request, context) {
       await left(context);
-      yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined };
+      yield { doneBytes: 0, doneObjects: 0, finished: true, objects: [], rows: 0, compacted: undefined, rewritten: [] };
     };
     const { jobId } = await restore('copy');
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'copy', collectionId: 0 } });
@@ -267,7 +276,7 @@ describe('what goes wrong', () => {
       const node = `n${steps}`;
       await world.coordinator(node);
       await world.until(async () => {
-        const { jobs } = await world.client(node).listRestoreJobs({ database: '', collection: name });
+        const { jobs } = await world.client(node).listRestoreJobs(ListRestoreJobsRequest.fromPartial({ database: '', collection: name }));
         return (await entries(keys.restoreIntents)).length === 0 && jobs.every((job) => job.state === RestoreJobState.RESTORE_COMPLETED);
       }, `restore ${steps} is done or absent`);
       expect(await entries(keys.pins)).toEqual([]);

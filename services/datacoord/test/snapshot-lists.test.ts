@@ -61,6 +61,8 @@ const restore = (id: number, target: string, mode = '') =>
     targetDatabase: '',
     targetCollection: target,
     noIndex: false,
+    shards: 0,
+    rewriteData: false,
     mode,
     requestId: '',
     partitions: [],

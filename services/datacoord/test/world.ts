@@ -136,10 +136,10 @@ export class World {
         if (!source) continue;
         const info = await this.objects.copy(source.key, targetKey);
         copied.push({ ...source, key: targetKey, etag: info.etag, size: info.size });
-        yield { doneBytes: info.size, doneObjects: 1, finished: false, objects: [], rows: 0, compacted: undefined };
+        yield { doneBytes: info.size, doneObjects: 1, finished: false, objects: [], rows: 0, compacted: undefined, rewritten: [] };
       }
     }
-    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: copied, rows: 0, compacted: undefined };
+    yield { doneBytes: 0, doneObjects: 0, finished: true, objects: copied, rows: 0, compacted: undefined, rewritten: [] };
   }
 
   submit(nodeId: string, change: Change, requestId = randomId(this.runtime)): Promise<SubmitResponse> {

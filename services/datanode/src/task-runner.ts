@@ -2,12 +2,13 @@ import { asCairnError, CairnError, type Deferred, deferred, type Logger, type Ru
 import type { IndexPool } from '@cairn/index';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
-import type { CompactResult, TaskRequest, TaskUpdate } from '@cairn/proto/cairn/services';
+import type { CompactResult, RewrittenSegment, TaskRequest, TaskUpdate } from '@cairn/proto/cairn/services';
 import { buildIndex } from './build-index.ts';
 import { compactSegments } from './compact-segments.ts';
 import { copyObjects } from './copy-objects.ts';
 import type { DeltaLogs } from './delta-logs.ts';
 import type { SegmentOpener } from './held-shard.ts';
+import { rewriteSegments } from './rewrite-segments.ts';
 
 export interface TaskRunnerOptions {
   readonly objects: ObjectStore;
@@ -27,6 +28,7 @@ interface TaskResult {
   readonly objects: ObjectRef[];
   readonly rows: number;
   readonly compacted?: CompactResult;
+  readonly rewritten?: RewrittenSegment[];
 }
 
 /** Tasks that may wait for a slot. */
@@ -135,6 +137,13 @@ export class TaskRunner {
         for (const object of objects) progress.add(object.size);
         return { objects, rows: result.rows, compacted: result };
       }
+      case 'rewrite': {
+        const { segments, prefixes } = task.value;
+        const bytes = segments.reduce((sum, record) => record.objects.reduce((all, object) => all + object.size, sum), 0);
+        const perShard = Math.floor(bytes / prefixes.length);
+        const rewritten = await rewriteSegments(this.#options, task.value, () => progress.add(perShard), signal);
+        return { objects: [], rows: rewritten.reduce((sum, segment) => sum + segment.rows, 0), rewritten };
+      }
       default:
         throw new CairnError('NotSupported', `not supported: task ${taskId} of an unknown kind`);
     }
@@ -142,5 +151,5 @@ export class TaskRunner {
 }
 
 function update(progress: TaskProgress, finished: boolean): TaskUpdate {
-  return { doneBytes: progress.bytes, doneObjects: progress.objects, finished, objects: [], rows: 0, compacted: undefined };
+  return { doneBytes: progress.bytes, doneObjects: progress.objects, finished, objects: [], rows: 0, compacted: undefined, rewritten: [] };
 }

@@ -14,6 +14,12 @@ const names: Readonly<Record<RestoreJobState, string>> = {
   [RestoreJobState.RESTORE_CANCELLED]: 'Cancelled',
 };
 
+/** State of a job by its name, in any case; undefined: there is none such. */
+export function stateNamed(name: string): RestoreJobState | undefined {
+  const found = Object.entries(names).find(([, known]) => known.toLowerCase() === name.toLowerCase());
+  return found && (Number(found[0]) as RestoreJobState);
+}
+
 const ended = new Set<RestoreJobState>([
   RestoreJobState.RESTORE_COMPLETED,
   RestoreJobState.RESTORE_FAILED,
@@ -27,7 +33,6 @@ function percent(job: RestoreJobRecord): number {
 }
 
 export function jobRow(job: RestoreJobRecord): Row {
-  const seconds = job.endMs > 0 ? (job.endMs - job.startMs) / 1000 : null;
   return {
     job_id: job.id,
     snapshot: job.snapshotName,
@@ -37,7 +42,9 @@ export function jobRow(job: RestoreJobRecord): Row {
     progress: `${percent(job)} %`,
     copied: `${bytes(job.copiedBytes)} of ${bytes(job.totalBytes)}`,
     started: new Date(job.startMs).toISOString(),
-    seconds,
+    seconds: job.timeCostMs / 1000,
+    rate: job.bytesPerSecond === 0 ? null : `${bytes(job.bytesPerSecond)}/s`,
+    eta_seconds: job.etaMs === 0 ? null : Math.ceil(job.etaMs / 1000),
     reason: job.reason,
   };
 }
@@ -45,13 +52,18 @@ export function jobRow(job: RestoreJobRecord): Row {
 /** Follows a job to its end, with a bar on a terminal; a job that ends other than Completed fails the command with exit code 4. */
 export async function watchJob(session: Session, id: number): Promise<void> {
   const bar = process.stderr.isTTY
-    ? new SingleBar({ format: '{bar} {percentage} %  {state}  {copied}  ETA {eta_formatted}', stream: process.stderr })
+    ? new SingleBar({ format: '{bar} {percentage} %  {state}  {copied}  {rate}  {left}', stream: process.stderr })
     : undefined;
-  bar?.start(100, 0, { state: 'Pending', copied: '' });
+  bar?.start(100, 0, { state: 'Pending', copied: '', rate: '', left: '' });
   for (;;) {
     const job = await session.admin.getRestoreJob({ jobId: id }, session.options);
     const row = jobRow(job);
-    bar?.update(percent(job), { state: row['state'], copied: row['copied'] });
+    bar?.update(percent(job), {
+      state: row['state'],
+      copied: row['copied'],
+      rate: row['rate'] ?? '',
+      left: row['eta_seconds'] === null ? '' : `${row['eta_seconds']} s left`,
+    });
     if (ended.has(job.state)) {
       bar?.stop();
       printOne(session.format, row);

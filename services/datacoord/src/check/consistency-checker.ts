@@ -197,8 +197,16 @@ export class ConsistencyChecker {
       if (!job) findings.add('job', `task ${task.id}`, `its job ${task.jobId} is not there`);
       else if (isOver(job.state) && (task.state === CopyTaskState.COPY_PENDING || task.state === CopyTaskState.COPY_IN_PROGRESS))
         findings.add('job', `task ${task.id}`, `its job ${task.jobId} is over, it is not`);
-      else if (task.targetSegmentIds.length !== task.sourceSegmentIds.length || task.targetDeltaIds.length !== task.sourceDeltaIds.length)
-        findings.add('job', `task ${task.id}`, 'sources and targets are not one for one');
+      else if (
+        job.rewriteData ? task.targetSegmentIds.length !== job.shards : task.targetSegmentIds.length !== task.sourceSegmentIds.length
+      )
+        findings.add(
+          'job',
+          `task ${task.id}`,
+          'its target segments are not one a source segment, or one a shard where rows are written anew',
+        );
+      else if (task.targetDeltaIds.length !== task.sourceDeltaIds.length)
+        findings.add('job', `task ${task.id}`, 'delta logs of source and target are not one for one');
     }
   }
 

@@ -24,6 +24,8 @@ type SnapshotMethods =
 const MAX_PROTECTION_SECONDS = 604_800;
 /** What the Milvus call answers with: names, all at once. */
 const ALL_NAMES = { partition: '', pageSize: 0, pageToken: '', all: false, namesOnly: true, sizes: false } as const;
+/** The Milvus call names one collection, source or target. */
+const EITHER_SIDE = { sourceDatabase: '', sourceCollection: '', targetDatabase: '', targetCollection: '' } as const;
 /** Longest life of a pin: 30 days. */
 const MAX_PIN_SECONDS = 2_592_000;
 
@@ -108,8 +110,9 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
               targetDatabase: request.targetDbName || database,
               targetCollection: request.targetCollectionName,
               noIndex: false,
-              // rewrite_data asks for bytes of its own; else the configured default.
-              mode: request.rewriteData ? 'copy' : '',
+              shards: 0,
+              rewriteData: request.rewriteData,
+              mode: '',
               requestId: context.requestId,
               partitions: [],
             },
@@ -134,7 +137,7 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
 
     listRestoreSnapshotJobs: async (request, context) => {
       const { jobs } = await coordinator.call(context, (leader, options) =>
-        leader.listRestoreJobs({ database: request.dbName, collection: request.collectionName }, options),
+        leader.listRestoreJobs({ ...EITHER_SIDE, database: request.dbName, collection: request.collectionName }, options),
       );
       return { status: OK, jobs: jobs.map((job) => restoreInfo(job, runtime.now())) };
     },

@@ -2,7 +2,7 @@ import type { RestoreJobRecord } from '@cairn/proto/cairn/meta';
 import type { RestorePlan } from '@cairn/proto/cairn/services';
 import type { Command } from 'commander';
 import { bytes, print, printOne, type Row } from '../output.ts';
-import { jobRow, watchJob } from '../restore-progress.ts';
+import { jobRow, stateNamed, watchJob } from '../restore-progress.ts';
 import { CommandError, EXIT, type Session, withSession } from '../session.ts';
 import { type NamingOptions, snapshotNamed, withNaming } from '../snapshot-name.ts';
 
@@ -14,12 +14,23 @@ interface RestoreOptions extends NamingOptions {
   readonly partitions?: string;
   readonly dryRun?: boolean;
   readonly wait?: boolean;
+  readonly shards?: string;
+  readonly rewriteData?: boolean;
 }
 
 function jobId(value: string): number {
   const id = Number(value);
   if (!Number.isSafeInteger(id) || id <= 0) throw new CommandError(`a job id is a whole number above 0, not '${value}'`, EXIT.usage);
   return id;
+}
+
+/** 0: as many as the source. */
+function shardsOf(value: string | undefined): number {
+  if (value === undefined) return 0;
+  const shards = Number(value);
+  if (!Number.isSafeInteger(shards) || shards <= 0)
+    throw new CommandError(`--shards is a whole number above 0, not '${value}'`, EXIT.usage);
+  return shards;
 }
 
 /** Partition names of a comma-separated list. */
@@ -33,6 +44,8 @@ function namesOf(list: string | undefined): string[] {
 function planRow(plan: RestorePlan): Row {
   return {
     mode: plan.mode,
+    shards: plan.shards,
+    rewrites_rows: plan.rewriteData,
     segments: plan.segments,
     delta_logs: plan.deltaLogs,
     rows: plan.rows,
@@ -54,6 +67,8 @@ async function start(session: Session, name: string, target: string, options: Re
         targetDatabase: options.targetDatabase ?? '',
         targetCollection: target,
         noIndex: !options.index,
+        shards: shardsOf(options.shards),
+        rewriteData: options.rewriteData ?? false,
         mode: options.mode ?? '',
         requestId: '',
         partitions: namesOf(options.partitions),
@@ -69,12 +84,49 @@ async function start(session: Session, name: string, target: string, options: Re
   else printOne(session.format, { job_id: id });
 }
 
-async function list(session: Session, collection: string): Promise<void> {
-  const { jobs } = await session.admin.listRestoreJobs({ database: session.database, collection }, session.options);
+interface ListOptions {
+  readonly collection: string;
+  readonly source: string;
+  readonly target: string;
+  readonly state?: string;
+  readonly allDatabases?: boolean;
+}
+
+/** `database.collection`, or a collection of any database. */
+function sideOf(name: string): { database: string; collection: string } {
+  const dot = name.indexOf('.');
+  return { database: name.slice(0, Math.max(0, dot)), collection: name.slice(dot + 1) };
+}
+
+async function list(session: Session, options: ListOptions): Promise<void> {
+  const state = options.state === undefined ? undefined : stateNamed(options.state);
+  if (options.state !== undefined && state === undefined) throw new CommandError(`no job has a state '${options.state}'`, EXIT.usage);
+  const [source, target] = [sideOf(options.source), sideOf(options.target)];
+  const { jobs } = await session.admin.listRestoreJobs(
+    {
+      database: options.allDatabases ? '' : session.database,
+      collection: options.collection,
+      sourceDatabase: source.database,
+      sourceCollection: source.collection,
+      targetDatabase: target.database,
+      targetCollection: target.collection,
+    },
+    session.options,
+  );
   print(
     session.format,
-    jobs.map((job: RestoreJobRecord) => jobRow(job)),
+    jobs.filter((job) => state === undefined || job.state === state).map((job: RestoreJobRecord) => jobRow(job)),
   );
+}
+
+/** What `restore list` and `snapshot jobs` choose by; names that a collection had when the job began, or has now. */
+function withFilters(command: Command): Command {
+  return command
+    .option('-c, --collection <name>', 'jobs from or into this collection', '')
+    .option('--source <[database.]collection>', 'jobs from it', '')
+    .option('--target <[database.]collection>', 'jobs into it', '')
+    .option('--state <state>', 'pending, executing, publishing, completed, failed or cancelled')
+    .option('--all-databases', 'jobs between any databases');
 }
 
 /** `snapshot restore`, `snapshot clone` and `snapshot jobs`: what makes a collection of a snapshot. */
@@ -91,6 +143,8 @@ export function addSnapshotRestoreCommands(snapshot: Command): void {
       .option('-w, --wait', 'wait until the job has ended, with a progress bar');
 
   common('restore', 'restore a snapshot into a new collection')
+    .option('--shards <n>', 'another number of shards: rows are written anew, as with --rewrite-data')
+    .option('--rewrite-data', 'write rows anew, without the deleted ones, and build indexes again; not with --mode reference')
     .option('--mode <mode>', 'copy, or reference for a clone that shares the objects (default: restore.mode of the server)')
     .addHelpText(
       'after',
@@ -106,13 +160,11 @@ export function addSnapshotRestoreCommands(snapshot: Command): void {
       withSession(command, (session) => start(session, name, target, { ...options, mode: 'reference' })),
     );
 
-  snapshot
-    .command('jobs')
+  withFilters(snapshot.command('jobs'))
     .description('restore jobs and how far they are (as `restore list`)')
     .argument('[id]', 'one job, with a progress bar until it ends')
-    .option('-c, --collection <name>', 'jobs from or into this collection', '')
-    .action(async (id: string | undefined, options: { collection: string }, command: Command) =>
-      withSession(command, (session) => (id === undefined ? list(session, options.collection) : watchJob(session, jobId(id)))),
+    .action(async (id: string | undefined, options: ListOptions, command: Command) =>
+      withSession(command, (session) => (id === undefined ? list(session, options) : watchJob(session, jobId(id)))),
     );
 }
 
@@ -120,13 +172,9 @@ export function addSnapshotRestoreCommands(snapshot: Command): void {
 export function addRestoreCommands(program: Command): void {
   const restore = program.command('restore').description('restore jobs');
 
-  restore
-    .command('list')
+  withFilters(restore.command('list'))
     .description('restore jobs and how far they are')
-    .option('-c, --collection <name>', 'jobs from or into this collection', '')
-    .action(async (options: { collection: string }, command: Command) =>
-      withSession(command, (session) => list(session, options.collection)),
-    );
+    .action(async (options: ListOptions, command: Command) => withSession(command, (session) => list(session, options)));
 
   restore
     .command('describe')
@@ -138,6 +186,8 @@ export function addRestoreCommands(program: Command): void {
         printOne(session.format, {
           ...jobRow(job),
           mode: job.mode,
+          shards: job.shards,
+          rewrites_rows: job.rewriteData,
           rows: job.totalRows,
           segments: `${job.copiedSegments} of ${job.totalSegments}`,
           objects: `${job.copiedObjects} of ${job.totalObjects}`,
