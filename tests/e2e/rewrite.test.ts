@@ -91,7 +91,7 @@ async function readAll(name: string): Promise<RowOf[]> {
 
 /** Rows of all ages: flushed in parts, deleted and upserted across the parts, the last of them still growing at the snapshot, and more afterwards. */
 async function fill(name: string, auto: boolean): Promise<void> {
-  const sent = (keys: number[], version: number) => rowsOf(keys, version).map((row) => (auto ? { ...row, id: undefined } : row));
+  const sent = (keys: number[], version: number) => rowsOf(keys, version).map(({ id, ...rest }) => (auto ? rest : { id, ...rest }));
   for (let part = 0; part < 3; part++) {
     await ok(sdk.insert({ collection_name: name, data: sent(range(part * ROWS, ROWS), 1) } as never));
     await sdk.flushSync({ collection_names: [name] });

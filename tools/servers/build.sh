@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the servers that tests and `make cluster` run (etcd, nats-server, MinIO) from pinned Go modules into a cache outside the tree, once.
+# s5cmd, which one benchmark runs beside us, is built only when named.
 # usage: build.sh [NAME...]; prints one line a server: NAME PATH. A server on PATH that is new enough is taken instead of building.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,6 +17,7 @@ on_path() {
     etcd) found=$(etcd --version 2>/dev/null | sed -n 's/^etcd Version: //p') && [ -n "$found" ] && newer "$found" 3.5.0 && command -v etcd ;;
     nats) found=$(nats-server --version 2>/dev/null | sed -n 's/.*v\([0-9.]*\).*/\1/p') && [ -n "$found" ] && newer "$found" 2.12.0 && command -v nats-server ;;
     minio) found=$(minio --version 2>/dev/null | sed -n 's/.*RELEASE\.\([0-9-]*\).*/\1/p' | head -1) && [ -n "$found" ] && newer "$found" 2025-01-01 && command -v minio ;;
+    s5cmd) false ;;
   esac
 }
 
@@ -24,7 +26,8 @@ package_of() {
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     nats) echo github.com/nats-io/nats-server/v2 ;;
     minio) echo github.com/minio/minio ;;
-    *) echo "build.sh: unknown server '$1'; it builds: nats etcd minio" >&2; exit 2 ;;
+    s5cmd) echo github.com/peak/s5cmd/v2 ;;
+    *) echo "build.sh: unknown server '$1'; it builds: nats etcd minio s5cmd" >&2; exit 2 ;;
   esac
 }
 

@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { loadConfig, SystemRuntime, silentLogger } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { DataCoordService, type DataCoordSettings, defaultSettings } from '@cairn/datacoord';
+import { DataNodeService } from '@cairn/datanode';
+import type { IndexPool } from '@cairn/index';
 import type { Op } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
 import { CollectionRecord, IndexRecord, NodeRecord } from '@cairn/proto/cairn/meta';
-import { DataCoordDefinition, StreamingDefinition } from '@cairn/proto/cairn/services';
+import { DataCoordDefinition, DataNodeDefinition, StreamingDefinition } from '@cairn/proto/cairn/services';
 import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ControlRecord } from '@cairn/proto/cairn/wal';
 import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
@@ -41,6 +43,8 @@ export interface Coordinator {
   again(): Promise<void>;
   /** Writes records straight into the catalog. */
   putAll(entries: Iterable<{ readonly key: string; readonly value: Uint8Array }>): Promise<void>;
+  /** A datanode of this process, as far as tasks go. */
+  datanode(id: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -85,6 +89,7 @@ export async function startCoordinator(
   let stop = await lead();
   const client = network.client(DataCoordDefinition, 'inproc:a');
   let requests = 0;
+  const nodes: DataNodeService[] = [];
   const submit = (change: unknown) =>
     client.submit({
       record: ControlRecord.fromPartial({ requestId: `r${requests++}`, change } as Parameters<typeof ControlRecord.fromPartial>[0]),
@@ -138,7 +143,26 @@ export async function startCoordinator(
       if (page.length > 0) under.push(stores.meta.txn({ then: page }));
       await Promise.all(under);
     },
+    datanode: async (id) => {
+      const address = `inproc:${id}`;
+      const own = loadConfig({ sets: [`dataDir=${join(dir, id)}`], env: {} });
+      // Copies need no index workers.
+      const pool = {} as unknown as IndexPool;
+      const service = new DataNodeService({
+        ...stores,
+        runtime,
+        logger: silentLogger,
+        config: own,
+        pool,
+        nodeId: id,
+        address,
+      });
+      network.serve(address, DataNodeDefinition, service.handlers);
+      await service.start();
+      nodes.push(service);
+    },
     stop: async () => {
+      for (const service of nodes) await service.stop();
       await stop();
       await stores.close();
       rmSync(dir, { recursive: true, force: true });

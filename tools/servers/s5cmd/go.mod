@@ -1,6 +1,7 @@
-module cairn/tools/servers/s5cmd
+// Builds s5cmd, which the benchmark of restores runs beside ours.
+module cairn.local/tools/s5cmd
 
-go 1.24
+go 1.26.0
 
 tool github.com/peak/s5cmd/v2
 

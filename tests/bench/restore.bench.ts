@@ -1,0 +1,238 @@
+/**
+ * Restores of one coordinator and its datanodes in this process, over MinIO, beside `s5cmd cp` of the same objects, interleaved; clones and publishing of
+ * many segments. s5cmd is built from its Go module the first time.
+ *   node tests/bench/restore.bench.ts large|small|many|clone [rounds]
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { SystemRuntime } from '@cairn/base';
+import { keys } from '@cairn/catalog';
+import { S3ObjectStore } from '@cairn/objects/s3';
+import { type ObjectRef, RestoreJobState, SegmentRecord } from '@cairn/proto/cairn/meta';
+import { RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
+import { type MinioServer, startMinio } from '../support/servers.ts';
+import { type Coordinator, startCoordinator } from './support/coordinator.ts';
+import { printTable, quantile, type Row, round } from './support/table.ts';
+
+const runtime = new SystemRuntime();
+const POLL_MS = 2;
+const PUTS = 32;
+const BUCKET = 'cairn';
+const ROOT = 'bench';
+
+interface Shape {
+  readonly segments: number;
+  readonly objectsEach: number;
+  readonly objectBytes: number;
+}
+
+const SHAPES: Readonly<Record<string, Shape>> = {
+  large: { segments: 200, objectsEach: 2, objectBytes: 5_000_000 },
+  small: { segments: 2_000, objectsEach: 10, objectBytes: 100_000 },
+  many: { segments: 40, objectsEach: 2, objectBytes: 1_000_000 },
+};
+
+async function fill(coordinator: Coordinator, name: string, shape: Shape): Promise<number> {
+  const { collection, partition } = await coordinator.createCollection(name, 1);
+  const { objects } = coordinator.stores;
+  const body = Buffer.alloc(shape.objectBytes);
+  for (let i = 0; i < body.length; i++) body[i] = (i * 2_654_435_761) >>> 13;
+  const records: SegmentRecord[] = [];
+  const make = async (n: number): Promise<void> => {
+    const id = 10_000_000 + collection * 100_000 + n;
+    const prefix = `segments/${collection}/${partition}/${id}/g/`;
+    const refs: ObjectRef[] = [];
+    for (let at = 0; at < shape.objectsEach; at++) {
+      const key = `${prefix}vector.${100 + at}.arrow`;
+      const { size, etag, crc32c = 0 } = await objects.put(key, body);
+      refs.push({ key, size, etag, crc32c, role: 'vector', fieldId: 100 + at });
+    }
+    const bytes = shape.objectBytes * shape.objectsEach;
+    records.push(
+      SegmentRecord.fromPartial({
+        id,
+        collectionId: collection,
+        partitionId: partition,
+        prefix,
+        rows: 100,
+        minTs: 1,
+        maxTs: 2,
+        bytes,
+        sorted: true,
+        objects: refs,
+      }),
+    );
+  };
+  for (let n = 0; n < shape.segments; n += PUTS)
+    await Promise.all(Array.from({ length: Math.min(PUTS, shape.segments - n) }, (_, i) => make(n + i)));
+  await coordinator.putAll(
+    records.map((record) => ({ key: keys.segment(collection, record.id), value: SegmentRecord.encode(record).finish() })),
+  );
+  await coordinator.client.createSnapshot({
+    requestId: '',
+    database: '',
+    collection: name,
+    name: 's',
+    description: '',
+    compactionProtectionSeconds: 0,
+  });
+  return collection;
+}
+
+/** Milliseconds from the call to Completed. */
+async function restored(coordinator: Coordinator, from: string, target: string, mode = 'copy'): Promise<number> {
+  const start = performance.now();
+  const request = { snapshot: { database: '', collection: from, name: 's', id: 0 }, targetCollection: target, mode };
+  const { jobId } = await coordinator.client.restoreSnapshot(RestoreSnapshotRequest.fromPartial(request));
+  for (;;) {
+    const job = await coordinator.client.getRestoreJob({ jobId });
+    if (job.state === RestoreJobState.RESTORE_COMPLETED) return performance.now() - start;
+    if (job.state > RestoreJobState.RESTORE_COMPLETED) throw new Error(job.reason);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+function s5cmdPath(): string {
+  const build = join(import.meta.dirname, '../../tools/servers/build.sh');
+  return execFileSync(build, ['s5cmd'], { encoding: 'utf8' }).trim().split(' ').at(-1) ?? '';
+}
+
+async function s5cmd(binary: string, minio: MinioServer, args: string[]): Promise<number> {
+  const start = performance.now();
+  const env = {
+    ...process.env,
+    AWS_ACCESS_KEY_ID: minio.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: minio.secretAccessKey,
+    AWS_REGION: minio.region,
+  };
+  const child = spawn(binary, ['--endpoint-url', minio.endpoint, '--log', 'error', ...args], {
+    env,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const code = await new Promise((resolve) => child.on('exit', resolve));
+  if (code !== 0) throw new Error(`s5cmd ${args.join(' ')} ended with ${code}`);
+  return performance.now() - start;
+}
+
+/** Greatest resident memory of this process, which is coordinator and datanodes, in MB. */
+function watchMemory(): () => number {
+  let most = 0;
+  const timer = setInterval(() => {
+    most = Math.max(most, process.memoryUsage().rss);
+  }, 100);
+  return () => {
+    clearInterval(timer);
+    return round(most / 2 ** 20, 0);
+  };
+}
+
+async function overMinio(work: (coordinator: Coordinator, minio: MinioServer) => Promise<void>, datanodes: number): Promise<void> {
+  const minio = await startMinio();
+  const { endpoint, region, accessKeyId, secretAccessKey } = minio;
+  const objects = new S3ObjectStore(
+    { endpoint, region, accessKeyId, secretAccessKey, bucket: BUCKET, root: ROOT, pathStyle: true },
+    runtime,
+  );
+  await objects.ping();
+  const coordinator = await startCoordinator({ compactionEnabled: false, scrubIntervalMs: 0 }, () => objects);
+  try {
+    for (let n = 0; n < datanodes; n++) await coordinator.datanode(`d${n}`);
+    await work(coordinator, minio);
+  } finally {
+    await coordinator.stop();
+    await objects.close();
+    await minio.stop();
+  }
+}
+
+async function besideS5cmd(name: string, rounds: number): Promise<void> {
+  const shape = SHAPES[name];
+  const binary = s5cmdPath();
+  await overMinio(async (coordinator, minio) => {
+    const collection = await fill(coordinator, 'source', shape);
+    const memory = watchMemory();
+    const times: { ours: number; theirs: number; cpu: number }[] = [];
+    for (let turn = 0; turn < rounds; turn++) {
+      const cpu = process.cpuUsage();
+      const ours = await restored(coordinator, 'source', `target${turn}`);
+      const used = process.cpuUsage(cpu);
+      const theirs = await s5cmd(binary, minio, ['cp', `s3://${BUCKET}/${ROOT}/segments/${collection}/*`, `s3://${BUCKET}/s5cmd${turn}/`]);
+      await s5cmd(binary, minio, ['rm', `s3://${BUCKET}/s5cmd${turn}/*`]);
+      times.push({ ours, theirs, cpu: (used.user + used.system) / 1000 });
+    }
+    const median = (of: 'ours' | 'theirs' | 'cpu'): number =>
+      quantile(
+        times.map((one) => one[of]),
+        0.5,
+      );
+    const objects = shape.segments * shape.objectsEach;
+    const row = (what: string, of: 'ours' | 'theirs'): Row => ({
+      what,
+      'p50 s': round(median(of) / 1000, 2),
+      'MB/s': round((objects * shape.objectBytes) / 1000 / median(of), 0),
+      'objects/s': round((objects * 1000) / median(of), 0),
+      all: times.map((one) => round(one[of] / 1000, 1)).join(' '),
+    });
+    printTable(`copy restore of ${objects} objects of ${shape.objectBytes} bytes in ${shape.segments} segments, ${rounds} turns`, [
+      row('restore, verified', 'ours'),
+      row('s5cmd cp', 'theirs'),
+      {
+        what: `times s5cmd: ${round(median('ours') / median('theirs'), 2)}; CPU of ours ${round(median('cpu') / 1000, 2)} s; most memory ${memory()} MB`,
+      },
+    ]);
+  }, 1);
+}
+
+/** Ten restores at once on two datanodes beside the same one by one. */
+async function tenAtOnce(rounds: number): Promise<void> {
+  await overMinio(async (coordinator) => {
+    await fill(coordinator, 'source', SHAPES.many);
+    const rows: Row[] = [];
+    for (let turn = 0; turn < rounds; turn++) {
+      const alone: number[] = [];
+      for (let n = 0; n < 10; n++) alone.push(await restored(coordinator, 'source', `alone${turn}x${n}`));
+      const start = performance.now();
+      const ends = await Promise.all(Array.from({ length: 10 }, (_, n) => restored(coordinator, 'source', `both${turn}x${n}`)));
+      const whole = performance.now() - start;
+      const sum = alone.reduce((a, b) => a + b, 0);
+      rows.push({
+        turn,
+        'sum alone s': round(sum / 1000, 2),
+        'at once s': round(whole / 1000, 2),
+        times: round(whole / sum, 2),
+        'last / first': round(Math.max(...ends) / Math.min(...ends), 2),
+      });
+    }
+    printTable('ten restores of 80 MB at once on two datanodes, and one by one', rows);
+  }, 2);
+}
+
+/** Clones on the embedded store, as the catalog sees them: no object is touched. */
+async function clones(rounds: number): Promise<void> {
+  const coordinator = await startCoordinator({ compactionEnabled: false });
+  try {
+    const rows: Row[] = [];
+    for (const segments of [1, 10_000]) {
+      await fill(coordinator, `of${segments}`, { segments, objectsEach: 1, objectBytes: 100 });
+      const times: number[] = [];
+      const memory = watchMemory();
+      for (let turn = 0; turn < rounds; turn++)
+        times.push(await restored(coordinator, `of${segments}`, `clone${segments}x${turn}`, 'reference'));
+      rows.push({ segments, 'p50 ms': round(quantile(times, 0.5)), 'max ms': round(Math.max(...times)), 'most MB': memory() });
+    }
+    printTable(`clone by reference, call to Completed, ${rounds} turns`, rows);
+  } finally {
+    await coordinator.stop();
+  }
+}
+
+const [what = '', given] = process.argv.slice(2);
+const rounds = Number(given ?? 5);
+if (what === 'large' || what === 'small') await besideS5cmd(what, rounds);
+else if (what === 'many') await tenAtOnce(rounds);
+else if (what === 'clone') await clones(rounds);
+else {
+  for (const name of ['large', 'small']) await besideS5cmd(name, rounds);
+  await tenAtOnce(1);
+  await clones(rounds);
+}
