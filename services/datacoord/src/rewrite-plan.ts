@@ -13,7 +13,7 @@ import type { RewrittenSegment, TaskUpdate } from '@cairn/proto/cairn/services';
 import { mayDelete } from '@cairn/segment';
 import type { Ids } from './change-preparer.ts';
 import type { CopySource } from './copy-source.ts';
-import { typeOf, vectorFieldIds } from './index-builder.ts';
+import { indexedFieldIds, typeOf } from './index-builder.ts';
 import type { DataCoordSettings } from './settings.ts';
 import type { TaskOrder } from './task-order.ts';
 import type { TaskRunner } from './task-runner.ts';
@@ -116,9 +116,9 @@ async function buildIndexes(
   epoch: number,
   signal: AbortSignal,
 ): Promise<SegmentIndexRecord[]> {
-  const vectors = vectorFieldIds(source.target);
+  const fields = indexedFieldIds(source.target);
   const indexes = source.indexes.filter(
-    (index) => vectors.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows,
+    (index) => fields.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows,
   );
   if (indexes.length === 0) return [];
   const first = await ids.allocate(indexes.length);
