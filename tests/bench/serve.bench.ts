@@ -1,7 +1,7 @@
 /**
  * Search through a whole server against (a) the same client at a server that answers a canned result and (b) usearch called directly on the same
- * segment files. 20,000 × 384, HNSW M 16, efConstruction 128, COSINE, top 10, ef 64.
- *   node tests/bench/serve.bench.ts [standalone|cluster] [seconds a run]
+ * segment files. 20,000 × 384, HNSW M 16, efConstruction 128, COSINE, top 10, ef 64 where none is given.
+ *   node tests/bench/serve.bench.ts [standalone|cluster] [seconds a run] [ef]
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ const mode = process.argv[2] ?? 'standalone';
 const seconds = Number(process.argv[3] ?? 4);
 const DIM = PACKAGES_DIM;
 const TOP_K = 10;
-const EF = 64;
+const EF = Number(process.argv[4] ?? 64);
 const RUNS = 3;
 
 const { vectors, queries, source } = packagesData();
