@@ -34,7 +34,8 @@ package_of() {
 for name in "${names[@]}"; do
   package=$(package_of "$name")
   if path=$(on_path "$name"); then echo "$name $path"; continue; fi
-  id=$(sha256sum "$here/$name/go.mod" "$here/$name/go.sum" | sha256sum | cut -c1-12)
+  # Of the contents alone: a build serves every checkout, wherever it lies.
+  id=$(cat "$here/$name/go.mod" "$here/$name/go.sum" | sha256sum | cut -c1-12)
   out=$cache/bin/$name-$id
   if [ ! -x "$out" ]; then
     command -v go >/dev/null || { echo "build.sh: $name is not on PATH and there is no Go toolchain to build it with" >&2; exit 3; }
