@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { freePorts, ServerProcess, startEtcd, startMinio, startNats } from './servers.ts';
+import { freePorts, type NatsOptions, ServerProcess, startEtcd, startMinio, startNats } from './servers.ts';
 import { StoreProxy } from './store-proxy.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -90,6 +90,8 @@ export interface ClusterOptions {
   readonly settings?: Readonly<Record<string, string | number>>;
   /** A proxy stands before MinIO that can misbehave. */
   readonly storeProxy?: boolean;
+  /** Where nats-server keeps its files, and how often it syncs them; always unless told. */
+  readonly nats?: Pick<NatsOptions, 'dir' | 'syncInterval'>;
 }
 
 export interface Cluster {
@@ -113,7 +115,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   await mkdir(dir, { recursive: true });
   const [etcd, nats, minio] = await Promise.all([
     startEtcd({ dir: join(dir, 'etcd') }),
-    startNats({ dir: join(dir, 'nats') }),
+    startNats({ dir: join(dir, 'nats'), ...options.nats }),
     startMinio({ dir: join(dir, 'minio') }),
   ]);
   const storeProxy = options.storeProxy ? new StoreProxy(minio.endpoint) : undefined;

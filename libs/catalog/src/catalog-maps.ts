@@ -8,7 +8,7 @@ import {
   LoadRecord,
   PartitionRecord,
 } from '@cairn/proto/cairn/meta';
-import type { CatalogChange, CatalogKind } from './catalog-view.ts';
+import type { CatalogChange, CatalogKind } from './catalog-change.ts';
 import { CATALOG } from './keys.ts';
 import { decodeRecord } from './records.ts';
 

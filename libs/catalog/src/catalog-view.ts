@@ -2,17 +2,9 @@ import { asCairnError, CairnError, type Deferred, deferred, type Logger, type Ru
 import type { MetaEntry, MetaStore, WatchBatch } from '@cairn/meta';
 import type { AliasRecord, CollectionRecord, DatabaseRecord, IndexRecord, LoadRecord, PartitionRecord } from '@cairn/proto/cairn/meta';
 import { type CollectionSchema, decodeSchema } from '@cairn/schema';
+import type { CatalogChange } from './catalog-change.ts';
 import { CatalogMaps } from './catalog-maps.ts';
 import { CATALOG, keys } from './keys.ts';
-
-export type CatalogKind = 'database' | 'collection' | 'partition' | 'index' | 'alias' | 'load';
-
-/** What changed; `collectionId` is 0 for a database. */
-export interface CatalogChange {
-  readonly kind: CatalogKind;
-  readonly collectionId: number;
-  readonly key: string;
-}
 
 export interface ResolvedCollection {
   readonly database: DatabaseRecord;

@@ -1,6 +1,5 @@
+export * from './catalog-change.ts';
 export {
-  type CatalogChange,
-  type CatalogKind,
   CatalogView,
   type CatalogViewOptions,
   DEFAULT_DATABASE,

@@ -1,9 +1,8 @@
 import { type Bitmap, CairnError, fullBitmap, rowsOfBits } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
-import type { ExactTask } from './exact-search.ts';
 import { HitList, hitsOf } from './hit-list.ts';
 import { metricOf, rangeTest } from './metric.ts';
-import type { IndexHits } from './search-types.ts';
+import type { ExactTask, IndexHits } from './search-types.ts';
 
 const POPCOUNT = new Uint8Array(256);
 for (let i = 1; i < 256; i++) POPCOUNT[i] = POPCOUNT[i >> 1] + (i & 1);

@@ -4,21 +4,10 @@ import { searchBinary } from './binary-search.ts';
 import { HitList, hitsOf } from './hit-list.ts';
 import { searchLists } from './list-search.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
-import type { IndexHits, ScoreRange, VectorSource } from './search-types.ts';
+import type { ExactTask, IndexHits } from './search-types.ts';
 import { searchSparse } from './sparse-search.ts';
 import { usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
-
-export interface ExactTask {
-  readonly vectors: VectorSource;
-  readonly metric: string;
-  readonly queries: Uint8Array;
-  readonly nq: number;
-  readonly k: number;
-  readonly rows: number;
-  readonly filter: Bitmap | undefined;
-  readonly range: ScoreRange | undefined;
-}
 
 /** Distances that the native library keeps at once (16 bytes each): 64 MB. */
 const DISTANCES_AT_ONCE = 4_000_000;

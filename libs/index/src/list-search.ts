@@ -1,10 +1,9 @@
 import { type Bitmap, CairnError, fullBitmap, rowsOfBits } from '@cairn/base';
 import { DataType, type ListColumn, type VectorColumn } from '@cairn/schema';
 import { hamming, jaccard } from './binary-search.ts';
-import type { ExactTask } from './exact-search.ts';
 import { HitList, hitsOf } from './hit-list.ts';
 import { metricOf, rangeTest } from './metric.ts';
-import type { IndexHits } from './search-types.ts';
+import type { ExactTask, IndexHits } from './search-types.ts';
 import { floatsOf } from './vector-floats.ts';
 
 /** Distance (smaller is nearer) of vector `i` of a query's list and vector `j` of the column's. */

@@ -64,3 +64,15 @@ export interface BuildRequest extends IndexSpec {
 }
 
 export type BuiltIndex = OpenIndex;
+
+/** A search that looks at every row: `nq` queries back to back in `queries`, the best `k` of the rows that the filter leaves. */
+export interface ExactTask {
+  readonly vectors: VectorSource;
+  readonly metric: string;
+  readonly queries: Uint8Array;
+  readonly nq: number;
+  readonly k: number;
+  readonly rows: number;
+  readonly filter: Bitmap | undefined;
+  readonly range: ScoreRange | undefined;
+}

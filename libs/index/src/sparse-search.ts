@@ -1,9 +1,8 @@
 import { type Bitmap, CairnError, fullBitmap, rowsOfBits } from '@cairn/base';
 import type { BytesColumn } from '@cairn/schema';
-import type { ExactTask } from './exact-search.ts';
 import { HitList, hitsOf } from './hit-list.ts';
 import { metricOf, rangeTest } from './metric.ts';
-import type { IndexHits } from './search-types.ts';
+import type { ExactTask, IndexHits } from './search-types.ts';
 
 /** One pair: u32 LE index, f32 LE value. */
 const PAIR_BYTES = 8;

@@ -1,8 +1,8 @@
-import { type ExactTask, searchExact } from './exact-search.ts';
+import { searchExact } from './exact-search.ts';
 import { type BuildTask, buildIndexFile, type GraphTask, OpenGraphs, searchGraph } from './graph-index.ts';
 import type { IndexTrailer } from './index-file.ts';
 import { buildScalarFile, type ScalarBuildTask } from './scalar-build.ts';
-import type { IndexHits } from './search-types.ts';
+import type { ExactTask, IndexHits } from './search-types.ts';
 
 /** One piece of vector work, as it travels to a worker. */
 export type EngineTask =
