@@ -78,11 +78,12 @@ describe('the cairn command', { timeout: 120_000 }, () => {
   });
 
   test('the objects of a dropped collection are planned with their reason, kept for the grace time, then deleted; the rest is untouched', async () => {
+    const others = new Set(await files('/segments/'));
     const other = new Workload({ address: server.address, collection: 'dropped', seed: 8 });
     await other.prepare();
     for (let step = 0; step < 10; step++) await other.step();
     expect((await cairn('snapshot', 'create', '-c', 'dropped', 'makes_it_flush')).code).toBe(0);
-    const kept = await files('/segments/');
+    const kept = new Set((await files('/segments/')).filter((path) => !others.has(path)));
     await other.close();
     expect((await cairn('snapshot', 'drop', '-c', 'dropped', 'makes_it_flush')).code).toBe(0);
     const sdk = new MilvusClient({ address: server.address, timeout: 20_000 } as never);
@@ -93,7 +94,8 @@ describe('the cairn command', { timeout: 120_000 }, () => {
     expect(Number(first['marked'])).toBeGreaterThan(0);
     await new Promise((resolve) => setTimeout(resolve, GRACE_MS + 100));
     await json('gc', 'run');
-    expect((await files('/segments/')).length).toBeLessThan(kept.length);
+    // Of those that were there: compaction may write others meanwhile.
+    expect((await files('/segments/')).filter((path) => kept.has(path)).length).toBeLessThan(kept.size);
     expect(await json('check', '--deep')).toMatchObject({ findings: [] });
     expect(await json('snapshot', 'verify', '-c', 'kept', 'second', '--deep')).toMatchObject({ findings: [] });
   });
