@@ -204,7 +204,7 @@ export const races: Readonly<Record<string, Story>> = {
   'create against drop of the collection: the collection is gone, the snapshot with it': async (race) => {
     const [create, drop] = await Promise.all([
       race.soon(() => race.client.createSnapshot(race.name, 's')),
-      race.soon(() => race.client.dropCollection(race.name), 12 * SPREAD_MS),
+      race.soon(() => race.client.dropCollection(race.name), 5 * SPREAD_MS),
     ]);
     race.must('drop', drop);
     race.check(create.kind !== 'unknown', `create was ${say(create)}`);
