@@ -60,25 +60,29 @@ export async function serversAvailable(...names: ServerName[]): Promise<Availabi
   return { ok: true, reason: '' };
 }
 
-/** Loopback ports that were free just now. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
-          const server = createServer();
-          server.once('error', reject);
-          server.listen(0, '127.0.0.1', () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    if (address === null || typeof address === 'string') throw new Error('no port');
-    return address.port;
+/** Below the ports that Linux gives to outgoing connections (32768 on), which may take one between the look and the use. */
+const FIRST_PORT = 12_000;
+const PORTS = 18_000;
+/** Where this process looks next: begun at a place of its own, so that test processes side by side seldom look at the same ports. */
+let nextPort = (process.pid * 251) % PORTS;
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+}
+
+/** Loopback ports that were free just now. No two calls of one process give the same before all were given. */
+export async function freePorts(count: number): Promise<number[]> {
+  const ports: number[] = [];
+  for (let looked = 0; ports.length < count; looked++) {
+    if (looked > PORTS) throw new Error(`no ${count} free ports from ${FIRST_PORT} to ${FIRST_PORT + PORTS}`);
+    const port = FIRST_PORT + nextPort;
+    nextPort = (nextPort + 1) % PORTS;
+    if (await isFree(port)) ports.push(port);
+  }
   return ports;
 }
 

@@ -98,6 +98,12 @@ const WRONG_LAST_SEQUENCE_CONSTANT = 10164;
 /** No room: of the account or server for a stream, of the server's storage, or of its disk (`max_file`, a full volume). */
 const NO_ROOM: readonly number[] = [10023, 10028, 10047, 10077];
 
+/**
+ * A cluster that is not ready: too few members known or leaders elected. 10004 cluster incomplete, 10005 no suitable peers for placement,
+ * 10008 temporarily unavailable, 10009 not the leader (nats-server's errors.json).
+ */
+const NOT_READY: readonly number[] = [10004, 10005, 10008, 10009];
+
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND;
 }
@@ -121,6 +127,12 @@ export function asWalError(error: unknown, channel: string, what: string, expect
     );
   }
   return storeUnavailable(channel, what, error);
+}
+
+/** Whether a request met a JetStream cluster whose members do not know each other yet, or that elects a leader: over within seconds. */
+export function isClusterNotReady(error: unknown): boolean {
+  const cause = error instanceof CairnError ? error.cause : error;
+  return cause instanceof JetStreamApiError && NOT_READY.includes(cause.code);
 }
 
 /** What reading and following need of a channel's stream. */

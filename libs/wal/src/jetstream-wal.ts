@@ -1,4 +1,4 @@
-import { type Runtime, randomId } from '@cairn/base';
+import { type RetryPolicy, type Runtime, randomId, retry } from '@cairn/base';
 import { DiscardPolicy, JetStreamApiError, RetentionPolicy, StorageType, type StreamConfig, type StreamInfo } from '@nats-io/jetstream';
 import { headers } from '@nats-io/transport-node';
 import { checkJetStream } from './jetstream-check.ts';
@@ -6,6 +6,7 @@ import {
   asWalError,
   type ChannelStream,
   connectJetStream,
+  isClusterNotReady,
   isStreamMissing,
   type JetStreamConnection,
   type JetStreamConnectionOptions,
@@ -33,6 +34,9 @@ const DEFAULT_MAX_RECORD_BYTES = 960 << 10;
 /** Room for subject and headers inside max_payload. */
 const HEADER_ROOM_BYTES = 4096;
 const DEFAULT_FOLLOW_IDLE_MS = 2000;
+
+/** A cluster that has just started refuses streams of three replicas until its members know each other and one leads: asked again for some 20 s. */
+const CREATION_RETRY: RetryPolicy = { attempts: 16, firstDelayMs: 100, maxDelayMs: 2000, retriable: isClusterNotReady };
 
 /** Headers of an atomic batch; the last message carries the commit. */
 const BATCH_ID = 'Nats-Batch-Id';
@@ -69,12 +73,15 @@ export class JetStreamWalStore implements WalStore {
   async ensureChannel(channel: string): Promise<void> {
     checkChannel(channel);
     const { manager } = this.#connection;
-    try {
-      await manager.streams.info(this.#stream(channel));
-    } catch (error) {
-      if (!isStreamMissing(error)) throw asWalError(error, channel, 'look-up');
-      await this.#call(channel, 'creation', () => manager.streams.add(this.#config(channel)));
-    }
+    const ensure = async (): Promise<void> => {
+      try {
+        await manager.streams.info(this.#stream(channel));
+      } catch (error) {
+        if (!isStreamMissing(error)) throw asWalError(error, channel, 'look-up');
+        await this.#call(channel, 'creation', () => manager.streams.add(this.#config(channel)));
+      }
+    };
+    await retry(this.#runtime, CREATION_RETRY, ensure, this.#closing.signal);
   }
 
   #config(channel: string): Partial<StreamConfig> & { name: string } {

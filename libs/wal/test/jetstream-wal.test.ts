@@ -1,7 +1,9 @@
 import { retry } from '@cairn/base';
+import { JetStreamApiError } from '@nats-io/jetstream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type NatsServers, serversAvailable, startNats } from '../../../tests/support/servers.ts';
 import { openChannelWriter, type WalStore } from '../src/index.ts';
+import { asWalError, isClusterNotReady } from '../src/jetstream-connection.ts';
 import { JetStreamWalStore } from '../src/jetstream-wal.ts';
 import { bytesOf, describeWal, logger, payloads, runtime } from './wal-contract.ts';
 
@@ -77,6 +79,16 @@ async function append(
   );
 }
 
+test.each([
+  [10005, 'no suitable peers for placement', true],
+  [10008, 'JetStream system temporarily unavailable', true],
+  [10023, 'insufficient resources', false],
+  [10059, 'stream not found', false],
+])('a refusal %i of JetStream (%s) is over within seconds: %s', (code, description, passes) => {
+  const refusal = asWalError(new JetStreamApiError({ code: 400, err_code: code, description }), 'c', 'creation');
+  expect(isClusterNotReady(refusal)).toBe(passes);
+});
+
 describe.skipIf(!available.ok)('JetStream R3 across a leader change', () => {
   let nats: NatsServers;
   let store: WalStore;
@@ -93,6 +105,20 @@ describe.skipIf(!available.ok)('JetStream R3 across a leader change', () => {
   /** Making a stream of three replicas may outlast one request of 2 s on a busy machine; what is proved here comes after it. */
   const makeChannel = (channel: string): Promise<void> =>
     retry(runtime, { attempts: 15, firstDelayMs: 100, maxDelayMs: 1000 }, () => store.ensureChannel(channel));
+
+  test('a channel asked for while most of the cluster is away is made once they are back', async () => {
+    const gone = nats.members.slice(1);
+    await Promise.all(gone.map((member) => member.stop()));
+    // The client may have been connected to one of them: a request without an answer is no refusal, and is made again.
+    const unanswered = (error: unknown): boolean => error instanceof Error && /timeout|connection/.test(error.message);
+    const made = retry(runtime, { attempts: 15, firstDelayMs: 100, maxDelayMs: 1000, retriable: unanswered }, () =>
+      store.ensureChannel('r1'),
+    );
+    await runtime.sleep(3000);
+    for (const member of gone) member.launch();
+    await Promise.all([...gone.map((member) => member.waitReady()), made]);
+    expect(await store.state('r1')).toMatchObject({ lastSequence: 0 });
+  }, 60_000);
 
   const leaderOf = async (channel: string): Promise<string> => {
     for (const monitor of nats.monitors) {
