@@ -73,8 +73,9 @@ export class Compactor {
   readonly #rounds: Periodic;
   /** Groups with a task that runs here. */
   readonly #running = new Set<string>();
-  /** Segments that a worker counted and left as they are: delta logs that end before this sequence need not be looked at again. */
-  readonly #looked = new Map<number, number>();
+  /** By collection, segments that a worker counted and left as they are: delta logs that end before this sequence need not be looked at again. */
+  readonly #looked = new Map<number, Map<number, number>>();
+  /** By group; entries of the past go with the next round. */
   readonly #pausedUntil = new Map<string, number>();
   #turn = 0;
 
@@ -143,6 +144,7 @@ export class Compactor {
   async #round(): Promise<void> {
     const { store, settings, stop, runtime } = this.#options;
     await this.#forgetOld();
+    this.#forgetLooks();
     this.#turn++;
     let blocked = 0;
     let seen = 0;
@@ -233,7 +235,8 @@ export class Compactor {
     const byShard = new Map<number, ShardDeletes>();
     const segments = Map.groupBy(this.#segmentsOf(collection), (segment) => segment.shard);
     const logs = Map.groupBy(this.#deltas.of(collection.id), (log) => log.shard);
-    const appliedBefore = (segment: SegmentRecord): number => Math.max(segment.deletesFrom, this.#looked.get(segment.id) ?? 0);
+    const looked = this.#looked.get(collection.id);
+    const appliedBefore = (segment: SegmentRecord): number => Math.max(segment.deletesFrom, looked?.get(segment.id) ?? 0);
     return (shard) => {
       const made = byShard.get(shard) ?? new ShardDeletes(segments.get(shard) ?? [], logs.get(shard) ?? [], appliedBefore);
       byShard.set(shard, made);
@@ -286,13 +289,28 @@ export class Compactor {
   async #run(task: CompactionTaskRecord, group: string): Promise<void> {
     const { outcome, deletesFrom } = await this.#runner.run(task.id);
     if (outcome === 'failed' && task.jobId === 0) this.#pause(group);
-    if (outcome === 'kept') for (const id of task.sourceSegmentIds) this.#looked.set(id, deletesFrom);
-    else for (const id of task.sourceSegmentIds) this.#looked.delete(id);
+    const looked = this.#looked.get(task.collectionId) ?? new Map<number, number>();
+    for (const id of task.sourceSegmentIds) {
+      if (outcome === 'kept') looked.set(id, deletesFrom);
+      else looked.delete(id);
+    }
+    this.#looked.set(task.collectionId, looked);
   }
 
   #pause(group: string): void {
     const { runtime, settings } = this.#options;
     this.#pausedUntil.set(group, runtime.monotonic() + settings.compactionPauseMs);
+  }
+
+  /** What was noted of segments and collections that are gone, and pauses that are over. */
+  #forgetLooks(): void {
+    const { runtime, segments, store } = this.#options;
+    for (const [group, until] of this.#pausedUntil) if (until <= runtime.monotonic()) this.#pausedUntil.delete(group);
+    for (const [collectionId, looked] of this.#looked) {
+      for (const id of looked.keys()) if (!segments.segment(collectionId, id)) looked.delete(id);
+      if (looked.size === 0 || !store.state.collections.get(collectionId)) this.#looked.delete(collectionId);
+    }
+    this.#retirement.forget();
   }
 
   /** Jobs that ended long ago, with their tasks. */

@@ -60,6 +60,11 @@ export class DeltaRetirement {
     for (let at = 0; at < found.length; at += PAGE) await this.#drop(collection.id, found.slice(at, at + PAGE));
   }
 
+  /** Lets go of what was noted of collections that are gone. */
+  forget(): void {
+    for (const id of this.#lookedAt.keys()) if (!this.#options.store.state.collections.get(id)) this.#lookedAt.delete(id);
+  }
+
   /** Read at one revision: a log and the rows that it deletes may come with one commit. */
   async #unneeded(collectionId: number): Promise<Held<DeltaLogRecord>[]> {
     const { store, meta, runtime, settings } = this.#options;
