@@ -6,7 +6,7 @@ import { type Standalone, startStandalone } from '../support/cairn.ts';
 let server: Standalone;
 let sdk: MilvusClient;
 beforeAll(async () => {
-  server = await startStandalone();
+  server = await startStandalone({ settings: { 'compaction.ttlGraceMs': '0' } });
   sdk = new MilvusClient({ address: server.address, timeout: 30_000 });
 });
 afterAll(async () => {
@@ -201,4 +201,20 @@ test('rows outlive collection.ttl.seconds in no read, and its values are checked
     consistency_level: 'Eventually',
   } as never);
   expect(count.data[0]['count(*)']).toBe('0');
+
+  // A time to live that is taken away shows them again, until a compaction has left them out.
+  const setTtl = (seconds: number) =>
+    sdk.alterCollectionProperties({ collection_name: 'mortal', properties: { 'collection.ttl.seconds': seconds } });
+  await setTtl(-1);
+  expect(await rows('mortal')).toHaveLength(1);
+  await sdk.flushSync({ collection_names: ['mortal'] });
+  await setTtl(1);
+  while ((await rows('mortal')).length > 0) await new Promise((resolve) => setTimeout(resolve, 100));
+  await sdk.compact({ collection_name: 'mortal' } as never);
+  for (;;) {
+    await setTtl(-1);
+    if ((await rows('mortal')).length === 0) break;
+    await setTtl(1);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 });

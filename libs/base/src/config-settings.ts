@@ -165,6 +165,7 @@ export const settings = {
       'rows deleted within this time stay for reads that began before; not when compaction is asked for',
       0,
     ),
+    ttlGraceMs: milliseconds(24 * HOUR, 'rows that outlived collection.ttl.seconds stay, hidden, for this long before they go', 0),
     tasksPerNode: integer(1, 'compactions of a datanode at once', 1, 64),
     jobRetentionMs: milliseconds(3 * HOUR, 'how long an ended compaction that was asked for is remembered', 1 * SECOND),
   },

@@ -35,10 +35,15 @@ export interface Surviving {
 }
 
 /**
- * The rows of segments without those deleted at or before `until`, and without those after a segment's as_of, which are in no state of the
- * collection. The caller has applied the deletes.
+ * The rows of segments without those deleted at or before `until`, without those after a segment's as_of, which are in no state of the
+ * collection, and without those written at or before `expiredUpTo`, which no reader is shown any more. The caller has applied the deletes.
  */
-export async function survivingRows(segments: readonly SealedSegment[], until: number, runtime: Runtime): Promise<Surviving> {
+export async function survivingRows(
+  segments: readonly SealedSegment[],
+  until: number,
+  runtime: Runtime,
+  expiredUpTo = 0,
+): Promise<Surviving> {
   const parts: KeptRows[] = [];
   let rows = 0;
   let purgedRows = 0;
@@ -50,8 +55,9 @@ export async function survivingRows(segments: readonly SealedSegment[], until: n
     for (let row = 0; row < segment.rows; row++) {
       if (row % STEP_ROWS === 0 && stretches.due) await stretches.pause();
       const deletedAt = segment.deletedAt(row);
-      if (deletedAt > until || deletedAt === Number.POSITIVE_INFINITY) kept[count++] = row;
-      else if (deletedAt > purgedTs) purgedTs = deletedAt;
+      if (deletedAt > until || deletedAt === Number.POSITIVE_INFINITY) {
+        if (segment.timestamps[row] > expiredUpTo) kept[count++] = row;
+      } else if (deletedAt > purgedTs) purgedTs = deletedAt;
     }
     rows += count;
     purgedRows += segment.rows - count;

@@ -83,42 +83,48 @@ const inputs = fc.array(
 const deletes = fc.array(fc.record({ key: fc.integer({ min: 0, max: 12 }), ts: fc.integer({ min: 10, max: 70 }) }), { maxLength: 10 });
 
 describe('merged segments', () => {
-  it('have exactly the rows of the inputs that are neither deleted up to the given time nor after as_of, by key, then time', async () => {
+  it('have exactly the rows of the inputs that are neither deleted up to the given time, nor after as_of, nor expired, by key, then time', async () => {
     await fc.assert(
-      fc.asyncProperty(inputs, deletes, fc.constantFrom(Number.POSITIVE_INFINITY, 40), async (parts, dels, until) => {
-        const objects = new MemoryObjectStore(runtime);
-        const segments = await Promise.all(parts.map((part, i) => sealed(objects, i + 1, part.writes, part)));
-        for (const segment of segments) for (const { key, ts } of dels) segment.applyDeletes(deletesOf(keyColumn([BigInt(key)]), ts));
-        const hit = ({ key, ts }: Write): number =>
-          Math.min(...dels.filter((one) => one.key === key && ts < one.ts).map((one) => one.ts), Infinity);
-        const all = parts.flatMap((part, i) =>
-          part.writes.map((one, at) => ({ ...one, part, segment: segments[i], id: (i + 1) * 1000 + at })),
-        );
-        const visible = all.filter(({ part, ts }) => part.asOf === 0 || ts <= part.asOf);
-        const kept = visible.filter((one) => hit(one) > until || hit(one) === Infinity);
+      fc.asyncProperty(
+        inputs,
+        deletes,
+        fc.constantFrom(Number.POSITIVE_INFINITY, 40),
+        fc.constantFrom(0, 0, 30),
+        async (parts, dels, until, expired) => {
+          const objects = new MemoryObjectStore(runtime);
+          const segments = await Promise.all(parts.map((part, i) => sealed(objects, i + 1, part.writes, part)));
+          for (const segment of segments) for (const { key, ts } of dels) segment.applyDeletes(deletesOf(keyColumn([BigInt(key)]), ts));
+          const hit = ({ key, ts }: Write): number =>
+            Math.min(...dels.filter((one) => one.key === key && ts < one.ts).map((one) => one.ts), Infinity);
+          const all = parts.flatMap((part, i) =>
+            part.writes.map((one, at) => ({ ...one, part, segment: segments[i], id: (i + 1) * 1000 + at })),
+          );
+          const visible = all.filter(({ part, ts }) => part.asOf === 0 || ts <= part.asOf);
+          const kept = visible.filter((one) => one.ts > expired && (hit(one) > until || hit(one) === Infinity));
 
-        const surviving = await survivingRows(segments, until, runtime);
-        expect(surviving.rows).toBe(kept.length);
-        expect(surviving.purgedRows).toBe(all.length - kept.length);
-        expect(surviving.purgedTs).toBe(Math.max(0, ...visible.map(hit).filter((ts) => ts <= until && ts < Infinity)));
-        const merged = await mergeSegments(surviving, schema, runtime);
+          const surviving = await survivingRows(segments, until, runtime, expired);
+          expect(surviving.rows).toBe(kept.length);
+          expect(surviving.purgedRows).toBe(all.length - kept.length);
+          expect(surviving.purgedTs).toBe(Math.max(0, ...visible.map(hit).filter((ts) => ts <= until && ts < Infinity)));
+          const merged = await mergeSegments(surviving, schema, runtime);
 
-        const ids = new Set(kept.map((one) => one.id));
-        const expected: string[] = [];
-        for (const segment of segments) {
-          const rowIds = await segment.column(ROW_ID_FIELD);
-          expected.push(...(await rowsOf(segment, (row) => ids.has(Number(readable(valueAt(rowIds, row)))))));
-        }
-        const column = async (id: number): Promise<Column> => merged.columns.get(id) as Column;
-        const found = await rowsOf({ rows: merged.length, column }, () => true);
-        expect([...found].sort()).toEqual(expected.sort());
-        const keys = merged.columns.get(100) as Column;
-        const ts = merged.columns.get(TIMESTAMP_FIELD) as Column;
-        for (let row = 1; row < merged.length; row++) {
-          const [a, b] = [row - 1, row].map((at) => [Number(valueAt(keys, at)), Number(valueAt(ts, at))]);
-          expect(a[0] < b[0] || (a[0] === b[0] && a[1] <= b[1])).toBe(true);
-        }
-      }),
+          const ids = new Set(kept.map((one) => one.id));
+          const expected: string[] = [];
+          for (const segment of segments) {
+            const rowIds = await segment.column(ROW_ID_FIELD);
+            expected.push(...(await rowsOf(segment, (row) => ids.has(Number(readable(valueAt(rowIds, row)))))));
+          }
+          const column = async (id: number): Promise<Column> => merged.columns.get(id) as Column;
+          const found = await rowsOf({ rows: merged.length, column }, () => true);
+          expect([...found].sort()).toEqual(expected.sort());
+          const keys = merged.columns.get(100) as Column;
+          const ts = merged.columns.get(TIMESTAMP_FIELD) as Column;
+          for (let row = 1; row < merged.length; row++) {
+            const [a, b] = [row - 1, row].map((at) => [Number(valueAt(keys, at)), Number(valueAt(ts, at))]);
+            expect(a[0] < b[0] || (a[0] === b[0] && a[1] <= b[1])).toBe(true);
+          }
+        },
+      ),
       { numRuns: 25 },
     );
   });

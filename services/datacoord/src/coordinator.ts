@@ -239,6 +239,7 @@ export function dataCoordSettings(config: Config): DataCoordSettings {
     compactionMaxSegments: config.compaction.maxSegments,
     compactionDeletedPercent: config.compaction.deletedPercent,
     compactionRetentionMs: config.compaction.retentionMs,
+    compactionTtlGraceMs: config.compaction.ttlGraceMs,
     compactionTasksPerNode: config.compaction.tasksPerNode,
     compactionJobRetentionMs: config.compaction.jobRetentionMs,
     gcGraceMs: config.gc.graceMs,

@@ -67,6 +67,8 @@ export interface DataCoordSettings {
   readonly compactionDeletedPercent: number;
   /** Rows deleted within this time stay for reads that began before (iterators); a compaction that was asked for does not wait. */
   readonly compactionRetentionMs: number;
+  /** Rows that outlived their collection's time to live are purged so much later; until then a longer time to live brings them back. */
+  readonly compactionTtlGraceMs: number;
   readonly compactionTasksPerNode: number;
   /** After a failure the segments of that partition of that shard are let be for this long, unless somebody asks. */
   readonly compactionPauseMs: number;
@@ -113,6 +115,7 @@ export const defaultSettings: DataCoordSettings = {
   compactionMaxSegments: 30,
   compactionDeletedPercent: 20,
   compactionRetentionMs: 600_000,
+  compactionTtlGraceMs: 24 * 3_600_000,
   compactionTasksPerNode: 1,
   compactionPauseMs: 60_000,
   compactionJobRetentionMs: 3 * 3_600_000,

@@ -244,7 +244,7 @@ export class LeaderTerm implements Term {
       applier: this.applier,
       tasks: this.tasks,
       prefixes: this.prefixes,
-      rules: new CompactionRules(this.store, this.snapshotReferences),
+      rules: new CompactionRules(this.store, this.snapshotReferences, parts.runtime, parts.settings.compactionTtlGraceMs),
       segments: this.#indexes.segments,
     });
     await this.#compactor.start();

@@ -17,6 +17,23 @@ const deletes = (
 const automatic = (segments: SegmentRecord[], logs: DeltaLogRecord[] = [], before = 1_000) =>
   planAutomatic(segments, deletes(segments, logs), before, limits)?.segments.map((one) => one.bytes / MiB);
 
+describe('what outlived its time', () => {
+  test('goes first, whole segments only, as many as one compaction takes; a larger one goes alone', () => {
+    const old = [segment(MiB), segment(200 * MiB), segment(100 * MiB)];
+    const young = segment(MiB, { minTs: 10, maxTs: 21 });
+    const plan = (segments: SegmentRecord[]) => planAutomatic(segments, deletes(segments), 1_000, limits, 0, 20)?.segments;
+    expect(plan([young, ...old])).toEqual([old[0], old[2]]);
+    expect(plan([young, segment(300 * MiB)])?.map((one) => one.bytes)).toEqual([300 * MiB]);
+    expect(plan([young])).toBeUndefined();
+  });
+
+  test('a segment that is alone is rewritten when asked for if its oldest row is among it', () => {
+    const one = segment(MiB);
+    expect(planAll([one], deletes([one]), limits, 9)).toEqual([]);
+    expect(planAll([one], deletes([one]), limits, 10)).toEqual([{ segments: [one], minPurgedPercent: 1 }]);
+  });
+});
+
 describe('what is merged', () => {
   test('segments of one size, as soon as there are enough of them, at most as many and as much as one compaction takes', () => {
     const small = Array.from({ length: 3 }, () => segment(MiB));

@@ -296,6 +296,26 @@ describe('a compaction', () => {
     expect((await prefixes('compaction')).every((prefix) => prefix.dead)).toBe(true);
   });
 
+  test('of rows that outlived their time begins after the grace, and commits nothing when the time was raised meanwhile', async () => {
+    await begin({ settings: { compactionEnabled: true, compactionTtlGraceMs: 0 } });
+    const inputs = await flushed(2);
+    const setTtl = (seconds: number) => {
+      const properties = [{ key: 'collection.ttl.seconds', value: `${seconds}` }];
+      return world.submit('a', { $case: 'alterCollection', value: { database: '', name: 'books', properties, deleteKeys: [] } });
+    };
+    await world.runtime.sleep(100);
+    expect(asked).toEqual([]);
+    const gated = gate();
+    await setTtl(1);
+    await world.until(() => asked.length === 1, 'planned');
+    expect(asked[0]?.segments.map((one) => one.id)).toEqual(inputs.map((one) => one.id));
+    expect(asked[0]?.expiredUpTo).toBeGreaterThan(50);
+    await setTtl(3_600 * 24 * 365 * 90);
+    gated.resolve();
+    await world.until(async () => (await prefixes('compaction')).every((prefix) => prefix.dead), 'given up');
+    expect((await sealed()).map((one) => one.id)).toEqual(inputs.map((one) => one.id));
+  });
+
   test('keeps its objects from the garbage while it runs, also the indexes that have no record yet', async () => {
     await begin({ settings: { gcOrphanMs: 1 } });
     await flushed(2, 600);

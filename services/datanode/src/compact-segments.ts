@@ -23,9 +23,9 @@ export interface Compacted {
 const PARALLEL_OPENS = 4;
 
 /**
- * Makes one segment of several, without the rows that are deleted. Which those are is asked where loading asks: the shard's flushed deltas, applied to
+ * Makes one segment of several, without the rows that are deleted or have outlived their time. Which those are is asked where loading asks: the shard's flushed deltas, applied to
  * the opened segments. Deletes that come later hit the result as they would have hit its inputs, since rows keep their timestamps and delta logs
- * stay. Writes nothing when all rows are deleted, or fewer than the task asks for.
+ * stay. Writes nothing when all rows are gone, or fewer than the task asks for.
  */
 export async function compactSegments(parts: CompactParts, task: CompactTask, signal: AbortSignal): Promise<Compacted> {
   const { objects, runtime, deltaLogs } = parts;
@@ -49,7 +49,7 @@ export async function compactSegments(parts: CompactParts, task: CompactTask, si
       segments.map((segment, at) => ({ segment, record: task.segments[at] })),
     );
     goOn();
-    const surviving = await survivingRows(segments, until, runtime);
+    const surviving = await survivingRows(segments, until, runtime, task.expiredUpTo);
     const { rows, purgedRows, purgedTs } = surviving;
     const open = logs.filter((log) => log.maxTs > until).map((log) => log.lastSequence);
     const result = CompactResult.fromPartial({ purgedRows, purgedTs, deletesFrom: Math.min(checkpoint + 1, ...open) });

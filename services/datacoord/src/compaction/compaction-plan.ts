@@ -77,8 +77,9 @@ const TIER_FACTOR = 4;
 const SMALLEST_TIER_BYTES = 64 * 1024;
 
 /**
- * What should be compacted among the segments of one partition of one shard, without being asked: several small ones of about one size, or one with
- * many deleted rows. undefined: nothing. `turn`: number of the look, for groups too large to be looked through at once.
+ * What should be compacted among the segments of one partition of one shard, without being asked: those whose rows all have outlived their time (written at or
+ * before `expiredUpTo`), several small ones of about one size, or one with many deleted rows. undefined: nothing. `turn`: number of the look, for
+ * groups too large to be looked through at once.
  */
 export function planAutomatic(
   segments: readonly SegmentRecord[],
@@ -86,7 +87,11 @@ export function planAutomatic(
   purgeBeforeTs: number,
   limits: CompactionLimits,
   turn = 0,
+  expiredUpTo = 0,
 ): CompactionPlan | undefined {
+  const expired = bySize(segments.filter((segment) => segment.maxTs <= expiredUpTo));
+  const taken = takeUpTo(expired, limits);
+  if (expired.length > 0) return { segments: taken.length > 0 ? taken : expired.slice(0, 1), minPurgedPercent: 0 };
   const looks = Math.max(1, Math.floor(PURGE_PAIRS / Math.max(1, deletes.logs.length)));
   const first = (turn * looks) % Math.max(looks, segments.length);
   return planMerge(segments, limits) ?? planPurge(segments.slice(first, first + looks), deletes, purgeBeforeTs, limits);
@@ -157,12 +162,13 @@ function oldestRow({ minTs, commitTs }: SegmentRecord): number {
 
 /**
  * All segments of one partition of one shard, as somebody asked for it: packed up to the target size, smallest first; one that is alone is
- * rewritten if any delete may hit it.
+ * rewritten if any delete may hit it or a row of it has outlived its time.
  */
 export function planAll(
   segments: readonly SegmentRecord[],
   deletes: ShardDeletes,
   limits: Pick<CompactionLimits, 'targetBytes' | 'maxSegments'>,
+  expiredUpTo = 0,
 ): CompactionPlan[] {
   const plans: CompactionPlan[] = [];
   let rest = bySize(segments);
@@ -171,7 +177,7 @@ export function planAll(
     const inputs = taken.length > 0 ? taken : rest.slice(0, 1);
     rest = rest.slice(inputs.length);
     if (inputs.length > 1) plans.push({ segments: inputs, minPurgedPercent: 0 });
-    else if (inputs.some((segment) => likelyPurgedPercent(segment, deletes, Number.POSITIVE_INFINITY) > 0))
+    else if (inputs.some((one) => one.minTs <= expiredUpTo || likelyPurgedPercent(one, deletes, Number.POSITIVE_INFINITY) > 0))
       plans.push({ segments: inputs, minPurgedPercent: 1 });
   }
   return plans;

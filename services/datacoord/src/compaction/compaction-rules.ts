@@ -1,4 +1,5 @@
-import { asCairnError, CairnError, timestampMs } from '@cairn/base';
+import { asCairnError, CairnError, type Runtime, timestampMs } from '@cairn/base';
+import { expiredUpTo } from '@cairn/catalog';
 import { type CollectionRecord, CollectionState, type SegmentRecord, type SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
 import { numberOf, type ReferenceSet } from '../gc/reference-set.ts';
 import type { SnapshotReferences } from '../gc/snapshot-references.ts';
@@ -16,10 +17,14 @@ export class CompactionHeld extends Error {
 export class CompactionRules {
   readonly #store: LeaderStore;
   readonly #references: SnapshotReferences;
+  readonly #runtime: Runtime;
+  readonly #ttlGraceMs: number;
 
-  constructor(store: LeaderStore, references: SnapshotReferences) {
+  constructor(store: LeaderStore, references: SnapshotReferences, runtime: Runtime, ttlGraceMs: number) {
     this.#store = store;
     this.#references = references;
+    this.#runtime = runtime;
+    this.#ttlGraceMs = ttlGraceMs;
   }
 
   /** The collection while it may be compacted: live, its partition too. undefined: not any more, or not yet. */
@@ -68,6 +73,18 @@ export class CompactionRules {
       const number = numberOf(segment.prefix);
       return sets.some((set) => set.has(number));
     };
+  }
+
+  /** Rows of the collection with a timestamp at or below it outlived their time, and the grace after it; 0: none did. */
+  expiredUpTo(collection: CollectionRecord): number {
+    return expiredUpTo(collection.properties, this.#runtime.now() - this.#ttlGraceMs);
+  }
+
+  /** For the commit's turn: rows were left out as expired; a longer time to live since then shows them again, and the race is lost. */
+  requireExpired(collectionId: number, upTo: number): void {
+    const collection = this.#store.state.collections.get(collectionId);
+    if (upTo > 0 && (!collection || this.expiredUpTo(collection) < upTo))
+      throw new CairnError('InvalidParameter', `the time to live of collection ${collectionId} was raised meanwhile`);
   }
 
   /** For the commit's turn, at its own timestamp. Throws CompactionHeld, or InvalidParameter for a race that is lost. */

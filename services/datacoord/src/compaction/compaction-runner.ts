@@ -153,12 +153,14 @@ export class CompactionRunner {
     if (!collection)
       throw new CairnError('InvalidParameter', `collection ${record.collectionId} or its partition ${record.partitionId} is dropped`);
     const sources = await this.#sources(record);
+    const expiredUpTo = rules.expiredUpTo(collection);
     const executing: CompactionTaskRecord = {
       ...record,
       state: stateAfter(record, 'dispatch'),
       epoch: record.epoch + 1,
       nodeId: slot.node.id,
       buildIds: [],
+      expiredUpTo,
       sourceSegmentIds: sources.map((source) => source.record.id),
       // One that is alone is rewritten for its deleted rows only.
       minPurgedPercent: sources.length === 1 ? Math.max(1, record.minPurgedPercent) : record.minPurgedPercent,
@@ -224,6 +226,7 @@ export class CompactionRunner {
       prefix: prefix.record.prefix,
       purgeBeforeTs: record.purgeBeforeTs,
       minPurgedPercent: record.minPurgedPercent,
+      expiredUpTo: record.expiredUpTo,
     };
     const update = await tasks.run(slot, { taskId: record.id, epoch: record.epoch, task: { $case: 'compact', value } }, stop);
     const result = update.compacted;
@@ -370,6 +373,7 @@ export class CompactionRunner {
       sources.map((source) => source.record),
       ts,
     );
+    rules.requireExpired(collection.id, task.record.expiredUpTo);
     const same = ({ key, revision }: Held<unknown>): Compare => ({ kind: 'modRevision', key, equals: revision });
     const dropped = sources.map(({ key, record }) =>
       putRecord(key, SegmentRecord, {

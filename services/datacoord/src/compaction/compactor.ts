@@ -118,7 +118,7 @@ export class Compactor {
       );
       const [group] = wanted;
       if (!group) continue;
-      for (const of of planAll(wanted, deletesOf(group.shard), limits)) plans.push({ of, group });
+      for (const of of planAll(wanted, deletesOf(group.shard), limits, rules.expiredUpTo(collection))) plans.push({ of, group });
     }
     if (plans.length > MAX_PLANS)
       throw new CairnError('InvalidParameter', `${plans.length} compactions at once, at most ${MAX_PLANS}: name a partition or a channel`);
@@ -190,7 +190,7 @@ export class Compactor {
       const free = segments.filter((segment) => !isProtected(segment) && !this.#isIndexing(collection, segment));
       const [group] = free;
       if (!group || planned >= room) continue;
-      const plan = planAutomatic(free, deletesOf(group.shard), purgeBeforeTs, limits, this.#turn);
+      const plan = planAutomatic(free, deletesOf(group.shard), purgeBeforeTs, limits, this.#turn, rules.expiredUpTo(collection));
       if (!plan) continue;
       await store.mustCommit({ puts: [await this.#taskFor(plan, group, 0, purgeBeforeTs)] });
       planned++;
