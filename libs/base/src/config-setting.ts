@@ -48,16 +48,19 @@ export function choice<const T extends string>(options: readonly T[], fallback: 
   return setting<T>(fallback, doc, `one of ${options.join(', ')}`, (raw) => options.find((option) => option === raw));
 }
 
+function range(min: number, max: number): string {
+  return max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `from ${min} to ${max}`;
+}
+
 export function integer(fallback: number, doc: string, min = 0, max = Number.MAX_SAFE_INTEGER): Setting<number> {
-  const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `from ${min} to ${max}`;
-  return setting(fallback, doc, `an integer ${range}`, (raw) => within(asNumber(raw, {}), min, max));
+  return setting(fallback, doc, `an integer ${range(min, max)}`, (raw) => within(asNumber(raw, {}), min, max));
 }
 
 const byteUnits = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30 };
 
 /** A size: plain bytes, or with a unit (`960KiB`, `64 MB`). */
 export function bytes(fallback: number, doc: string, min = 0, max = Number.MAX_SAFE_INTEGER): Setting<number> {
-  return setting(fallback, doc, `bytes from ${min} to ${max}, or with a unit such as 64MiB`, (raw) =>
+  return setting(fallback, doc, `bytes ${range(min, max)}, or with a unit such as 64MiB`, (raw) =>
     within(asNumber(raw, byteUnits), min, max),
   );
 }
@@ -66,7 +69,7 @@ const timeUnits = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A duration: plain milliseconds, or with a unit (`3s`, `3h`). */
 export function milliseconds(fallback: number, doc: string, min = 0, max = Number.MAX_SAFE_INTEGER): Setting<number> {
-  return setting(fallback, doc, `milliseconds from ${min} to ${max}, or with a unit such as 3s`, (raw) =>
+  return setting(fallback, doc, `milliseconds ${range(min, max)}, or with a unit such as 3s`, (raw) =>
     within(asNumber(raw, timeUnits), min, max),
   );
 }
