@@ -16,7 +16,12 @@ export interface CallSessionsOptions {
   readonly logger: Logger;
   /** Who serves a path; undefined: nobody. */
   find(path: string): UnaryWork | undefined;
+  /** Calls of one stream under way at once; further ones get TooManyRequests and have done nothing. */
+  readonly maxOpenCalls?: number;
 }
+
+/** Far above what a proxy has under way (`proxy.maxConcurrentRequests`, a call for each shard of it). */
+const MAX_OPEN_CALLS = 16_384;
 
 type Exchange = ServerDuplexStream<Buffer, Buffer>;
 const NOTHING = new Uint8Array(0);
@@ -52,6 +57,9 @@ class CallSession {
   readonly #sender: BatchSender<SentAnswer>;
   readonly #calls = new Map<number, StreamedCall>();
   readonly #onEnd: () => void;
+  readonly #maxOpenCalls: number;
+  /** Calls whose work goes on, those that were cancelled included. */
+  #open = 0;
   #stopping = false;
   #ended = false;
 
@@ -59,6 +67,7 @@ class CallSession {
     this.#stream = stream;
     this.#options = options;
     this.#onEnd = onEnd;
+    this.#maxOpenCalls = options.maxOpenCalls ?? MAX_OPEN_CALLS;
     this.#sender = new BatchSender((bytes, done) => {
       if (this.#ended) return;
       stream.write(bytes, () => {
@@ -116,21 +125,27 @@ class CallSession {
       if (this.#stopping) throw new CairnError('Unavailable', `${path}: this node is stopping`);
       const work = find(path);
       if (!work) throw new CairnError('NotSupported', `${path}: no handler`);
+      if (this.#open >= this.#maxOpenCalls)
+        throw new CairnError('TooManyRequests', `${path}: ${this.#maxOpenCalls} calls of one stream are under way already`);
       call = new StreamedCall(runtime, timeoutMs, headers);
+      this.#open++;
       this.#calls.set(id, call);
       this.#send({ id, response: await work(asBuffer(request), call, headers), failure: '' }, call);
     } catch (error) {
       this.#send({ id, response: NOTHING, failure: encodeFailure(error) }, call);
     } finally {
-      call?.release();
-      if (call !== undefined && this.#calls.get(id) === call) this.#calls.delete(id);
+      if (call !== undefined) {
+        call.release();
+        this.#open--;
+        if (this.#calls.get(id) === call) this.#calls.delete(id);
+      }
       this.#endWhenIdle();
     }
   }
 
   #send(answer: SentAnswer, call: StreamedCall | undefined): void {
     if (call?.over || this.#ended) return;
-    this.#sender.push(answer, answer.response.length);
+    this.#sender.push(answer, answer.response.length + answer.failure.length);
     if (this.#sender.pendingBytes > MAX_UNREAD_BYTES)
       this.#break(new CairnError('Unavailable', `answers of more than ${MAX_UNREAD_BYTES} bytes were left unread`));
   }

@@ -43,6 +43,8 @@ export interface RpcServerOptions {
   readonly onMalformed?: (method: MethodDefinition, error: CairnError) => unknown;
   /** Takes streams of calls too (CallTransport): between our own nodes, not at the front. */
   readonly calls?: boolean;
+  /** Calls of one such stream under way at once; further ones get TooManyRequests (retriable) and have done nothing. */
+  readonly maxOpenCalls?: number;
 }
 
 interface ServerCall {
@@ -156,7 +158,13 @@ export class RpcServer {
   }
 
   #takeCalls(): void {
-    this.#sessions = new CallSessions({ runtime: this.#runtime, logger: this.#logger, find: (path) => this.#unaryWork.get(path) });
+    const { maxOpenCalls } = this.#options;
+    this.#sessions = new CallSessions({
+      runtime: this.#runtime,
+      logger: this.#logger,
+      find: (path) => this.#unaryWork.get(path),
+      ...(maxOpenCalls === undefined ? {} : { maxOpenCalls }),
+    });
     const exchange = { path: EXCHANGE_PATH, requestStream: true, responseStream: true, ...BYTES };
     this.#server.addService({ exchange }, { exchange: this.#sessions.serve });
   }

@@ -154,6 +154,42 @@ describe('a server of calls', () => {
       await expect.poll(() => node.contexts[0]?.signal.aborted).toBe(true);
     }));
 
+  test('a caller with too many calls under way is told so, and goes on when some have ended', async () => {
+    const release = Promise.withResolvers<void>();
+    const server = new RpcServer(runtime, silentLogger, { calls: true, maxOpenCalls: 2 });
+    let reached = 0;
+    server.add(DataNodeDefinition, {
+      ...new EchoNode().handlers,
+      releaseSegments: async () => {
+        reached++;
+        await release.promise;
+        return {};
+      },
+    });
+    const address = `127.0.0.1:${await server.listen('127.0.0.1', 0)}`;
+    const transport = new CallTransport(runtime);
+    const client = transport.client(DataNodeDefinition, address);
+    const leaving = new AbortController();
+    const ask = (signal?: AbortSignal) => client.releaseSegments({ vchannel: 'x', segmentIds: [] }, signal ? { signal } : {});
+    const first = ask();
+    const second = ask(leaving.signal);
+    await expect(ask()).rejects.toMatchObject({ codeName: 'TooManyRequests', retriable: true });
+    // A cancelled call still counts while its work goes on.
+    leaving.abort();
+    await expect(second).rejects.toMatchObject({ codeName: 'Cancelled' });
+    await expect(ask()).rejects.toMatchObject({ codeName: 'TooManyRequests' });
+    expect(reached).toBe(2);
+    // Another node's stream has a count of its own.
+    const other = new CallTransport(runtime);
+    expect((await other.client(DataNodeDefinition, address).query(SegmentQueryRequest.create(), query)).count).toBe(5);
+    release.resolve();
+    await expect(first).resolves.toEqual({});
+    await expect(ask()).resolves.toEqual({});
+    other.close();
+    transport.close();
+    await server.stop(100);
+  });
+
   test('a stop lets calls under way end', async () => {
     const release = Promise.withResolvers<void>();
     const server = new RpcServer(runtime, silentLogger, { calls: true });
