@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Lays out what the image holds: the sources that run, the generated protocols, production packages (Node 24 among them) and a warm compile cache.
-# usage: assemble.sh OUT     OUT is made; it becomes /app. Needs npm, and the repository's own `make install` done (generated protocols).
+# usage: assemble.sh [--sources] OUT     OUT is made; it becomes /app. --sources: without packages. Needs npm, and the repository's own `make install` done (generated protocols).
 # No compiler and no test is in it. Called by the Dockerfile's build stage and by image.sh.
 set -euo pipefail
+sources=0
+if [ "${1-}" = --sources ]; then sources=1; shift; fi
 [ $# = 1 ] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$1"
@@ -17,9 +19,10 @@ for room in proto libs/* services/* tools/cli; do
   cp "$room/package.json" "$out/$room/"
   [ ! -d "$room/src" ] || cp -R "$room/src" "$out/$room/"
 done
-cp -R proto/gen "$out/proto/"
+cp -R proto/gen proto/*.ts "$out/proto/"
 mkdir -p "$out/deploy"
 cp deploy/docker/round-trip.ts "$out/deploy/"
+[ $sources = 0 ] || exit 0
 
 # `npm ci` refuses where a registry lacks other platforms' packages; `npm install` takes the same locked versions. Our own prepare script is not run.
 install=(--omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error)

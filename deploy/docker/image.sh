@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes images where there is no Docker and no registry: root file systems from what this machine has, packed by a given program.
-# usage: image.sh OUT_DIR TAG     writes OUT_DIR/cairn.tar (cairn:TAG) and etcd.tar, nats.tar, minio.tar (cairn-test/NAME:TAG), prints their names
+# usage: image.sh OUT_DIR TAG     writes OUT_DIR/cairn.tar (cairn:TAG) and etcd.tar, nats.tar, minio.tar (cairn-test/NAME:TAG), prints their names; 5: the image does not run
 # CAIRN_K8S_TOOLS names a directory with mk-image.sh: mk-image.sh ROOTFS NAME:TAG OUT.tar [--user U] [--workdir D] [--env K=V] -- CMD...
 # Same layout, user, environment and entry point as the Dockerfile. Needs root (chroot) only to warm the compile cache; else that is left out.
 set -euo pipefail
@@ -46,8 +46,11 @@ libraries "$cairn"
 if [ "$(id -u)" = 0 ]; then
   mkdir -p "$cairn/dev"
   export NODE_COMPILE_CACHE=/app/.compile-cache
-  chroot "$cairn" /app/bin/node /app/tools/cli/src/main.ts config show > /dev/null
-  chroot "$cairn" /app/bin/node /app/deploy/round-trip.ts --warm
+  # 5: packed as it should be, and does not run. Everything else that fails here is the machine's or the registry's.
+  for program in "tools/cli/src/main.ts config show" "deploy/round-trip.ts --warm"; do
+    # shellcheck disable=SC2086
+    chroot "$cairn" /app/bin/node /app/$program > /dev/null || { echo "image.sh: what is in the image does not run: $program" >&2; exit 5; }
+  done
   unset NODE_COMPILE_CACHE
   chmod -R a+rX "$cairn/app/.compile-cache"
 fi

@@ -140,7 +140,7 @@ requirements $cluster
 # ---- what is made here, and its end
 work=$(mktemp -d)
 artifacts=${artifacts:-${TMPDIR:-/tmp}/cairn-e2e-artifacts}
-made_cluster=0 made_namespace=0 ready=0 passed=0
+made_cluster=0 made_namespace=0 ready=0 passed=0 ours=0
 collect() {
   mkdir -p "$artifacts"
   say "collecting logs into $artifacts"
@@ -157,8 +157,8 @@ collect() {
 finish() {
   local code=$?
   trap - EXIT
-  # 4: it did not come to the suites.
-  if [ $ready = 0 ] && [ $code != 0 ] && [ $code != 2 ] && [ $code != 130 ]; then code=4; fi
+  # 4: it did not come to the suites, and not by a fault of ours that is known for one.
+  if [ $ours = 1 ]; then code=1; elif [ $ready = 0 ] && [ $code != 0 ] && [ $code != 2 ] && [ $code != 130 ]; then code=4; fi
   set +e
   if [ $passed = 0 ] && [ $made_namespace = 1 ]; then collect; fi
   if [ $keep = 1 ] && [ $made_namespace = 1 ]; then
@@ -195,7 +195,10 @@ case $cluster in
     . "$(dirname "$(dirname "$kubeconfig")")/env.sh"
     if [ -z "$image" ]; then
       say "images"
-      CAIRN_K8S_TOOLS=$tools "$root/deploy/docker/image.sh" "$work/images" e2e > "$work/image.log" 2>&1 || { cat "$work/image.log"; exit 1; }
+      image_code=0
+      CAIRN_K8S_TOOLS=$tools "$root/deploy/docker/image.sh" "$work/images" e2e > "$work/image.log" 2>&1 || image_code=$?
+      [ $image_code != 5 ] || ours=1
+      [ $image_code = 0 ] || { cat "$work/image.log"; exit 1; }
       "$tools/load-image.sh" "$work"/images/*.tar > /dev/null
       rm -rf "$work/images"
       image=cairn:e2e
@@ -227,6 +230,15 @@ case $cluster in
     ;;
 esac
 
+# A pod of ours that went down with an error of its own (not killed, not for want of memory) is a fault of ours, however slow the machine.
+ended_by_itself() {
+  local line
+  line=$(kubectl get pods -n "$namespace" -l app.kubernetes.io/instance=cairn -o jsonpath='{range .items[*]}{.metadata.labels.app\.kubernetes\.io/component}{" "}{range .status.containerStatuses[*]}{.lastState.terminated.exitCode}{end}{"\n"}{end}' 2>/dev/null |
+    grep -E '^(proxy|datacoord|streaming|datanode) ' | grep -vE ' (0|137|143)?$' | head -1) || return 0
+  say "a pod ended by itself (component, exit code): $line"
+  ours=1
+}
+
 # ---- release
 if kubectl get namespace "$namespace" > /dev/null 2>&1; then
   echo "e2e-k8s.sh: namespace $namespace exists already; name another with --namespace" >&2
@@ -240,7 +252,7 @@ files=()
 for file in "$root/tests/k8s/values.yaml" ${values[@]+"${values[@]}"}; do files+=(-f "$file"); done
 say "installing $image"
 helm install cairn "$root/deploy/helm/cairn" -n "$namespace" "${files[@]}" --set "image.repository=${image%:*}" --set "image.tag=${image##*:}" \
-  ${sets[@]+"${sets[@]}"} --wait --timeout 5m > "$work/helm.log" 2>&1 || { cat "$work/helm.log"; exit 1; }
+  ${sets[@]+"${sets[@]}"} --wait --timeout 5m > "$work/helm.log" 2>&1 || { cat "$work/helm.log"; ended_by_itself; exit 1; }
 say "installed; every pod is ready"
 ready=1
 

@@ -39,6 +39,9 @@ export const settings = {
   rpc: {
     maxMessageBytes: bytes(256 * MiB, 'largest message the public port receives', 1 * MiB, 2 ** 31 - 1),
     callTimeoutMs: milliseconds(30 * SECOND, 'deadline of a call between services that brings none', 1),
+    connectTimeoutMs: milliseconds(3 * SECOND, 'a connection to another node that does not stand by then is given up', 100, 1 * MINUTE),
+    keepAliveMs: milliseconds(5 * SECOND, 'pause between two pings of a connection to another node', 1 * SECOND, 10 * MINUTE),
+    keepAliveTimeoutMs: milliseconds(5 * SECOND, 'a ping not answered by then ends the connection', 100, 1 * MINUTE),
   },
   meta: {
     kind: choice(['lmdb', 'etcd', 'memory'], 'lmdb', 'where the catalog lives'),

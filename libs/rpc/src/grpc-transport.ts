@@ -1,6 +1,7 @@
 import { CairnError, PROTOCOL, PROTOCOL_HEADER, type ProtocolRange, protocolText, type Runtime } from '@cairn/base';
-import { type ClientOptions, credentials, Client as GrpcClient, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { type Client as GrpcClient, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { context, propagation } from '@opentelemetry/api';
+import { Connections } from './connections.ts';
 import { type CallOptions, type Client, isInner, type MethodDefinition, methodPath, type ServiceDefinition } from './definition.ts';
 import { fromServiceError } from './error-trailer.ts';
 import { DEFAULT_TIMEOUT_MS, type Transport } from './transport.ts';
@@ -11,8 +12,12 @@ export interface GrpcTransportOptions {
   readonly timeoutMs?: number;
   /** Largest message taken, bytes; -1: no limit (between our own services, whose batches are limited at the front). */
   readonly maxReceiveBytes?: number;
-  /** Pings that notice a dead peer, ms. */
+  /** A connection that does not stand by then is given up, ms: its calls are Unavailable. */
+  readonly connectTimeoutMs?: number;
+  /** Pings that notice a dead peer: one each so often, ms. */
   readonly keepAliveMs?: number;
+  /** A ping that is not answered by then ends the connection, ms. */
+  readonly keepAliveTimeoutMs?: number;
   /** Versions told to other services (tests of upgrades); default: this program's. */
   readonly protocol?: ProtocolRange;
 }
@@ -24,24 +29,27 @@ const encode =
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   };
 
+const CONNECT_TIMEOUT_MS = 3_000;
+const KEEP_ALIVE_MS = 5_000;
+const KEEP_ALIVE_TIMEOUT_MS = 5_000;
+
 /** Clients over gRPC, one kept-alive connection per address. */
 export class GrpcTransport implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
-  readonly #channelOptions: ClientOptions;
+  readonly #connections: Connections;
   readonly #protocol: string;
-  readonly #channels = new Map<string, GrpcClient>();
   readonly #clients = new Map<string, unknown>();
 
   constructor(runtime: Runtime, options: GrpcTransportOptions = {}) {
     this.#runtime = runtime;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#protocol = protocolText(options.protocol ?? PROTOCOL);
-    this.#channelOptions = {
+    const channelOptions = {
       'grpc.max_receive_message_length': options.maxReceiveBytes ?? -1,
       'grpc.max_send_message_length': -1,
-      'grpc.keepalive_time_ms': options.keepAliveMs ?? 10_000,
-      'grpc.keepalive_timeout_ms': 5_000,
+      'grpc.keepalive_time_ms': options.keepAliveMs ?? KEEP_ALIVE_MS,
+      'grpc.keepalive_timeout_ms': options.keepAliveTimeoutMs ?? KEEP_ALIVE_TIMEOUT_MS,
       'grpc.keepalive_permit_without_calls': 1,
       'grpc.initial_reconnect_backoff_ms': 50,
       // A process that comes back on its address serves again this soon after.
@@ -51,6 +59,7 @@ export class GrpcTransport implements Transport {
       'grpc.enable_retries': 0,
       'grpc.enable_channelz': 0,
     };
+    this.#connections = new Connections(runtime, channelOptions, options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
   }
 
   client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
@@ -63,19 +72,13 @@ export class GrpcTransport implements Transport {
   }
 
   close(): void {
-    for (const channel of this.#channels.values()) channel.close();
-    this.#channels.clear();
+    this.#connections.close();
     this.#clients.clear();
   }
 
   /** The connection to an address, made at its first use. */
   connection(address: string): GrpcClient {
-    let channel = this.#channels.get(address);
-    if (!channel) {
-      channel = new GrpcClient(address, credentials.createInsecure(), this.#channelOptions);
-      this.#channels.set(address, channel);
-    }
-    return channel;
+    return this.#connections.to(address);
   }
 
   #metadata(options: CallOptions, inner: boolean): Metadata {

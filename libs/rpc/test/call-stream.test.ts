@@ -1,6 +1,6 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { SystemRuntime, silentLogger } from '@cairn/base';
-import { AnswerBatch, CallBatch, DataNodeDefinition, SearchPlan, SegmentQueryRequest } from '@cairn/proto/cairn/services';
+import { AnswerBatch, CallBatch, DataNodeDefinition, SearchPlan, SegmentQueryRequest, TaskRequest } from '@cairn/proto/cairn/services';
 import { credentials, Client as RawClient } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -269,6 +269,31 @@ describe('a transport of calls', () => {
       codeName: 'NodeNotMatch',
       message: expect.stringContaining('speaks the inner protocol 3-4, this program 1-2'),
     });
+    transport.close();
+    await server.stop(100);
+  });
+
+  test('a connection that does not come to stand is given up: calls are Unavailable long before their deadline, and go on when it answers', async () => {
+    // Takes connections and never speaks; the library alone would wait for ever.
+    const taken: Socket[] = [];
+    const silent = createServer((socket) => taken.push(socket.on('error', () => undefined)));
+    const port = await listening(silent);
+    const transport = new CallTransport(runtime, { connectTimeoutMs: 200 });
+    const client = transport.client(DataNodeDefinition, `127.0.0.1:${port}`);
+    const ask = () => client.query(SegmentQueryRequest.create(), { metadata: { count: '5' }, timeoutMs: 60_000 });
+    const updates = client.runTask(TaskRequest.create(), { timeoutMs: 60_000 })[Symbol.asyncIterator]();
+    for (const one of await Promise.allSettled([ask(), updates.next()]))
+      expect(one).toMatchObject({ status: 'rejected', reason: { codeName: 'Unavailable', retriable: true } });
+    await expect(ask()).rejects.toMatchObject({ codeName: 'Unavailable' });
+    expect(taken.length).toBeGreaterThanOrEqual(2);
+    for (const socket of taken) socket.destroy();
+    await new Promise((resolve) => silent.close(resolve));
+    // Refused now: the library has failed once and tries again by itself; that try has the same limit.
+    await expect(ask()).rejects.toMatchObject({ codeName: 'Unavailable' });
+    const server = new RpcServer(runtime, silentLogger, { calls: true });
+    server.add(DataNodeDefinition, new EchoNode().handlers);
+    await server.listen('127.0.0.1', port);
+    await expect.poll(() => ask().catch(() => ({ count: 0 }))).toMatchObject({ count: 5 });
     transport.close();
     await server.stop(100);
   });

@@ -105,7 +105,7 @@ function compose(role: Role, process: ProcessParts, lifecycle: Lifecycle, readin
   const { config, runtime, logger } = process;
   const standalone = role === 'standalone';
   const network = standalone ? new InProcessNetwork(runtime, { timeoutMs: config.rpc.callTimeoutMs }) : undefined;
-  const transport: Transport = network ?? new CallTransport(runtime, { timeoutMs: config.rpc.callTimeoutMs });
+  const transport: Transport = network ?? new CallTransport(runtime, { ...config.rpc, timeoutMs: config.rpc.callTimeoutMs });
   lifecycle.add({ name: 'transport', start: async () => undefined, stop: async () => transport.close() });
 
   const catalog = lifecycle.add(new CatalogView(process.meta, runtime, logger));
