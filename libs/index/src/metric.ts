@@ -42,17 +42,19 @@ export const scoreOf = (metric: Metric, distance: number): number => (metric.des
 
 /**
  * Milvus's rule: L2 and the other distances keep rangeFilter <= score < radius; IP and COSINE keep radius < score <= rangeFilter.
- * `better` says that a score is too good (cut by rangeFilter), `worse` that it lies beyond radius.
+ * `better` says that a score is too good (cut by rangeFilter), `worse` that it lies beyond radius. All are compared as the float32 that users see:
+ * a page of an iterator begins where the one before ended, and a score that is told from its neighbour only in double would stand on neither.
  */
 export function rangeTest(
   metric: Metric,
   range: ScoreRange | undefined,
 ): { better(score: number): boolean; worse(score: number): boolean } {
   if (!range) return { better: () => false, worse: () => false };
-  const { radius, rangeFilter } = range;
+  const radius = Math.fround(range.radius);
+  const rangeFilter = range.rangeFilter === undefined ? undefined : Math.fround(range.rangeFilter);
   return metric.descending
-    ? { better: (score) => rangeFilter !== undefined && score > rangeFilter, worse: (score) => score <= radius }
-    : { better: (score) => rangeFilter !== undefined && score < rangeFilter, worse: (score) => score >= radius };
+    ? { better: (score) => rangeFilter !== undefined && Math.fround(score) > rangeFilter, worse: (score) => Math.fround(score) <= radius }
+    : { better: (score) => rangeFilter !== undefined && Math.fround(score) < rangeFilter, worse: (score) => Math.fround(score) >= radius };
 }
 
 /** InvalidParameter when rangeFilter lies on the wrong side of radius. */

@@ -24,12 +24,19 @@ export interface MergeOptions {
   readonly groupByFieldId?: number;
   /** Rows of one group; 0 or absent: 1. */
   readonly groupSize?: number;
+  /** The groups have their best rows, not only some. */
+  readonly strictGroupSize?: boolean;
 }
 
 /** What a merge chose: rows of the parts by query, in order. */
 export interface MergedHits extends Picks {
   readonly counts: readonly number[];
   readonly scores: Float32Array;
+  /**
+   * Score of each query's last row that had to be among the best of its part: with grouping the last one that opened a group, or, where groups are
+   * strict, any. What a part left out is no better than what it gave, so it is missed only if it is better than this. NaN: no rows.
+   */
+  readonly decisive: readonly number[];
 }
 
 /**
@@ -65,10 +72,13 @@ export function chooseHits(parts: readonly SearchHits[], options: MergeOptions):
   const starts = new Array<number>(parts.length).fill(0);
   const counts: number[] = [];
   const scores: number[] = [];
+  const decisive: number[] = [];
   const picks = new PickList();
   for (let query = 0; query < nq; query++) {
     const before = picks.length;
-    for (const { part, row } of bestOf(parts, keys, starts, query, options)) {
+    const best = bestOf(parts, keys, starts, query, options);
+    decisive.push(best.decisive);
+    for (const { part, row } of best.rows) {
       picks.add(part, row);
       scores.push(parts[part].scores[row]);
     }
@@ -77,7 +87,7 @@ export function chooseHits(parts: readonly SearchHits[], options: MergeOptions):
       starts[i] += part.counts[query];
     });
   }
-  return { counts, scores: Float32Array.from(scores), ...picks.finish() };
+  return { counts, scores: Float32Array.from(scores), decisive, ...picks.finish() };
 }
 
 interface Candidate {
@@ -92,7 +102,7 @@ function bestOf(
   starts: readonly number[],
   query: number,
   options: MergeOptions,
-): Candidate[] {
+): { readonly rows: readonly Candidate[]; readonly decisive: number } {
   const candidates: Candidate[] = [];
   parts.forEach((part, i) => {
     for (let row = starts[i]; row < starts[i] + part.counts[query]; row++) candidates.push({ part: i, row, score: part.scores[row] });
@@ -108,14 +118,18 @@ function bestOf(
   const groupColumns = groups ? parts.map((part) => columnOf(part.columns, groupId)) : [];
   const seen = new Set<string | bigint>();
   const best: Candidate[] = [];
+  let decisive = Number.NaN;
   for (const candidate of candidates) {
     if (groups ? groups.full : best.length === options.k) break;
     const key = valueAt(keys[candidate.part], candidate.row) as string | bigint;
     if (seen.has(key)) continue;
     seen.add(key);
-    if (!groups || groups.admit(groupKey(groupColumns[candidate.part], candidate.row))) best.push(candidate);
+    const opened = groups?.opened;
+    if (groups && !groups.admit(groupKey(groupColumns[candidate.part], candidate.row))) continue;
+    best.push(candidate);
+    if (!groups || options.strictGroupSize || groups.opened !== opened) decisive = candidate.score;
   }
-  return best;
+  return { rows: best, decisive };
 }
 
 /** At most so many groups, at most so many rows of each. */
@@ -128,6 +142,10 @@ class GroupLimit {
   constructor(groups: number, size: number) {
     this.#groups = groups;
     this.#size = size;
+  }
+
+  get opened(): number {
+    return this.#rows.size;
   }
 
   get full(): boolean {

@@ -1,6 +1,6 @@
 import { countBits, mapLimit, type Runtime, rowsOfBits } from '@cairn/base';
 import { deserializeExpr } from '@cairn/expr';
-import type { IndexHits, IndexPool, VectorQuery } from '@cairn/index';
+import { type IndexHits, type IndexPool, isDescending, type VectorQuery } from '@cairn/index';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
 import { type CollectionSchema, type Column, DataType, emptyColumn, makeBatch } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
@@ -50,7 +50,9 @@ export async function executeSearch(request: SearchRequest): Promise<SearchHits>
     pkField: schema.primaryKey,
     groupByFieldId: plan.groupByFieldId,
     groupSize: plan.groupSize,
+    strictGroupSize: plan.strictGroupSize,
   };
+  const grouped = plan.groupByFieldId > 0;
   const most = searches.reduce((sum, search) => Math.max(sum, search.matches), 0);
   for (let k = plan.topK * Math.max(1, plan.groupByFieldId > 0 ? plan.groupSize * WIDER : 1); ; k *= WIDER) {
     const found = await mapLimit(searches, SEGMENTS_AT_ONCE, (search) => search.find(Math.min(k, Math.max(1, search.matches))));
@@ -58,7 +60,10 @@ export async function executeSearch(request: SearchRequest): Promise<SearchHits>
       found.map((part) => part.hits),
       options,
     );
-    if (k < most && found.some((part) => part.cut) && merged.counts.some((count) => count < wantedRows(plan))) continue;
+    if (k < most && found.some((part) => part.cut)) {
+      if (merged.counts.some((count) => count < wantedRows(plan))) continue;
+      if (grouped && found.some((part) => leavesOut(part, k, merged.decisive, plan.metric))) continue;
+    }
     const picks = { parts: merged.parts, rows: merged.rows.map((at, i) => found[merged.parts[i]].rows[at]) };
     const fieldIds = plan.groupByFieldId > 0 ? [plan.groupByFieldId, ...plan.outputFieldIds] : plan.outputFieldIds;
     const columns = await gatherOutput(request.segments, picks, { schema, fieldIds, dynamicKeys: plan.dynamicKeys });
@@ -69,6 +74,16 @@ export async function executeSearch(request: SearchRequest): Promise<SearchHits>
 
 const wantedRows = (plan: SearchPlan): number =>
   plan.groupByFieldId > 0 ? plan.topK * Math.max(1, plan.strictGroupSize ? plan.groupSize : 1) : plan.topK;
+
+/** The part ended before the score that a row had to have to be chosen: with grouping there may be better ones behind its end. */
+function leavesOut({ hits }: Found, k: number, decisive: readonly number[], metric: string): boolean {
+  const sign = isDescending(metric) ? -1 : 1;
+  let end = 0;
+  return hits.counts.some((count, query) => {
+    end += count;
+    return count >= k && sign * (hits.scores[end - 1] - decisive[query]) < 0;
+  });
+}
 
 interface Found {
   readonly hits: SearchHits;

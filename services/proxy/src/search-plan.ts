@@ -25,6 +25,8 @@ export interface PlannedSearch {
   readonly output: OutputFields;
   readonly groupBy: Field | undefined;
   readonly orderBy: readonly OrderTerm[];
+  /** Groups of each query where the shards are asked for more: for those of all queries. */
+  readonly mergedGroups?: number;
 }
 
 export interface SearchInput {

@@ -1,6 +1,7 @@
-import type { Runtime } from '@cairn/base';
-import { decodeSearchResult, mergeHits, type SearchHits } from '@cairn/query';
-import { makeBatch, takeBatch } from '@cairn/schema';
+import { CairnError, type Runtime } from '@cairn/base';
+import { deserializeExpr, type Expr, parseFilter, serializeExpr } from '@cairn/expr';
+import { decodeSearchResult, MAX_TOP_K, mergeHits, type SearchHits } from '@cairn/query';
+import { DataType, type Field, isNull, makeBatch, type PlainValue, takeBatch, valueAt } from '@cairn/schema';
 import { type OrderTerm, orderedRows } from './order-by.ts';
 import type { ProxyParts } from './parts.ts';
 import { checkResultBytes } from './read-scope.ts';
@@ -21,13 +22,46 @@ export interface SearchOutcome {
   readonly ts: number;
 }
 
-/** Asks every shard and merges; all or nothing, a shard that cannot answer fails the search. */
+/**
+ * Asks every shard and merges; all or nothing, a shard that cannot answer fails the search. Strict groups are asked for twice: first which they are,
+ * then for the rows of these alone. A part of the collection whose own best groups are others would give none of its rows otherwise.
+ */
 export async function runSearch(
   parts: ProxyParts,
   context: RequestContext,
   search: PlannedSearch,
   scope: SearchScope,
 ): Promise<SearchOutcome> {
+  const { plan, params, groupBy } = search;
+  if (!groupBy || params.groupSize === 1 || !params.strictGroupSize) return searchOnce(parts, context, search, scope);
+  const single = { ...plan, groupSize: 1, outputFieldIds: [], dynamicKeys: [] };
+  const firsts = await searchOnce(parts, context, { ...search, plan: single, params: { ...params, groupSize: 1 } }, scope);
+  const values = valuesOf(firsts.hits, groupBy);
+  if (values.length === 0) return firsts;
+  const filter = serializeExpr({ kind: 'and', parts: [deserializeExpr(plan.filter), groupFilter(search, groupBy, values)] });
+  const within = { ...search, plan: { ...plan, filter, topK: Math.min(values.length, MAX_TOP_K) }, mergedGroups: plan.topK };
+  return searchOnce(parts, context, within, { ...scope, readTs: firsts.ts });
+}
+
+/** The different values of a field of the hits; null is one of them. */
+function valuesOf(hits: SearchHits, field: Field): PlainValue[] {
+  if (hits.scores.length === 0) return [];
+  const column = hits.columns.columns.get(field.id);
+  if (!column) throw new CairnError('Internal', `hits of a grouped search came without field ${field.name}`);
+  return [...new Set(hits.scores.keys().map((row) => (isNull(column, row) ? null : valueAt(column, row))))];
+}
+
+function groupFilter({ entry }: PlannedSearch, field: Field, values: readonly PlainValue[]): Expr {
+  // Whole numbers are bigint in a filter, whatever the width of the field.
+  const whole = field.type !== DataType.Float && field.type !== DataType.Double;
+  const groups = values.filter((value) => value !== null).map((value) => (whole && typeof value === 'number' ? BigInt(value) : value));
+  const named = parseFilter(`${field.name} in {groups}`, entry.schema, { groups });
+  const missing = parseFilter(`${field.name} is null`, entry.schema);
+  if (groups.length === values.length) return named;
+  return groups.length === 0 ? missing : { kind: 'or', parts: [named, missing] };
+}
+
+async function searchOnce(parts: ProxyParts, context: RequestContext, search: PlannedSearch, scope: SearchScope): Promise<SearchOutcome> {
   const { entry, plan, params, groupBy } = search;
   parts.quota.read(entry, 'search', plan.nq);
   const results = await Promise.all(
@@ -50,7 +84,7 @@ export async function runSearch(
   const merged = mergeHits(results.map(decodeSearchResult), {
     metric: plan.metric,
     nq: plan.nq,
-    k: plan.topK,
+    k: search.mergedGroups ?? plan.topK,
     pkField: entry.schema.primaryKey,
     ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
   });

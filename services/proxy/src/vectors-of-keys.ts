@@ -2,7 +2,7 @@ import { CairnError } from '@cairn/base';
 import { parseFilter, serializeExpr } from '@cairn/expr';
 import type { IDs } from '@cairn/proto/milvus/schema';
 import { decodeQueryResult, mergeRows } from '@cairn/query';
-import { type Field, valueAt } from '@cairn/schema';
+import { type BytesColumn, type Field, isNull, type VectorColumn, valueAt } from '@cairn/schema';
 import type { QueryVectors } from './codec/placeholder-group.ts';
 import type { ProxyParts } from './parts.ts';
 import type { CollectionEntry } from './proxy-catalog.ts';
@@ -52,17 +52,24 @@ export async function vectorsOfKeys(
   const { columns } = await mergeRows(results.map(decodeQueryResult), primaryKey, 0, parts.runtime);
   const found = columns.columns.get(primaryKey.id);
   const vectors = columns.columns.get(field.id);
-  if (!found || vectors?.kind !== 'vector') throw new CairnError('NotSupported', `not supported: search by ids on field ${field.name}`);
+  if (!found || (vectors?.kind !== 'vector' && vectors?.kind !== 'bytes'))
+    throw new CairnError('NotSupported', `not supported: search by ids on field ${field.name}`);
   const rowOf = new Map(Array.from({ length: found.length }, (_, row) => [valueAt(found, row), row] as const));
-  const bytes = new Uint8Array(keys.length * vectors.bytesPerRow);
-  keys.forEach((key, query) => {
+  const rows = keys.map((key) => {
     const row = rowOf.get(key);
-    if (row === undefined)
-      throw new CairnError(
-        'InvalidParameter',
-        `some of the provided primary key IDs do not exist: ${key}[collection=${entry.record.name}]`,
-      );
-    bytes.set(vectors.data.subarray(row * vectors.bytesPerRow, (row + 1) * vectors.bytesPerRow), query * vectors.bytesPerRow);
+    if (row !== undefined) return row;
+    throw new CairnError('InvalidParameter', `some of the provided primary key IDs do not exist: ${key}[collection=${entry.record.name}]`);
   });
-  return { nq: keys.length, bytes };
+  return { nq: keys.length, bytes: Buffer.concat(rows.flatMap((row) => queryOf(vectors, row, field))) };
+}
+
+/** Row `row` as a query vector; see QueryVectors for sparse ones. */
+function queryOf(vectors: VectorColumn | BytesColumn, row: number, field: Field): Uint8Array[] {
+  if (isNull(vectors, row))
+    throw new CairnError('InvalidParameter', `a row that is searched by has no vector in field ${field.name}: it is null`);
+  if (vectors.kind === 'vector') return [vectors.data.subarray(row * vectors.bytesPerRow, (row + 1) * vectors.bytesPerRow)];
+  const value = vectors.data.subarray(vectors.offsets[row], vectors.offsets[row + 1]);
+  const length = new Uint8Array(4);
+  new DataView(length.buffer).setUint32(0, value.length, true);
+  return [length, value];
 }

@@ -109,9 +109,15 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       if (page.orderBy !== '') throw notSupported('order_by in HybridSearch');
       await requireLoadedFor(parts, entry, ids);
       const guaranteeTs = () => guarantee(request, entry);
+      // Rows are left out of the list that the parts make together, of no part (SDKs send the offset with each); a part without a limit finds as many.
+      const topK = { key: 'topk', value: String(page.limit + page.offset) };
+      const wholePart = (part: SearchRequest): SearchRequest => ({
+        ...part,
+        searchParams: [topK, ...part.searchParams, { key: 'offset', value: '0' }],
+      });
       const searches = await Promise.all(
         request.requests.map((part) =>
-          planSearch(parts, entry, { ...inputOf(part, context, entry, guaranteeTs), outputFields: request.outputFields }),
+          planSearch(parts, entry, { ...inputOf(wholePart(part), context, entry, guaranteeTs), outputFields: request.outputFields }),
         ),
       );
       const [first] = searches;
