@@ -1,19 +1,4 @@
-import { Readable } from 'node:stream';
-import {
-  AbortMultipartUploadCommand,
-  CompleteMultipartUploadCommand,
-  CopyObjectCommand,
-  CreateBucketCommand,
-  CreateMultipartUploadCommand,
-  DeleteObjectsCommand,
-  GetObjectCommand,
-  HeadBucketCommand,
-  HeadObjectCommand,
-  ListObjectsV2Command,
-  PutObjectCommand,
-  S3Client,
-  UploadPartCopyCommand,
-} from '@aws-sdk/client-s3';
+import { createHash } from 'node:crypto';
 import { CairnError, checksum, mapLimit, type Runtime, retry } from '@cairn/base';
 import {
   type CopyOptions,
@@ -27,7 +12,10 @@ import {
   type PutOptions,
   sourceChanged,
 } from './object-store.ts';
-import { isConflict, isMissing, isNoBucket, isPrecondition, s3Failure } from './s3-errors.ts';
+import { S3Connection, type S3Request } from './s3-connection.ts';
+import { isBehindEnd, isConflict, isMissing, isNoBucket, isPrecondition, S3Error, s3Failure } from './s3-errors.ts';
+import { encodePath, type S3Credentials } from './s3-signer.ts';
+import { elementsOf, escapeXml, textOf } from './s3-xml.ts';
 
 export interface S3Options {
   /** Empty: AWS by region. */
@@ -36,7 +24,7 @@ export interface S3Options {
   readonly bucket: string;
   /** Keys lie under it, without slashes at the ends; may be empty. */
   readonly root: string;
-  /** Without keys the client's default chain finds them (environment, instance role). */
+  /** Without keys AWS's default chain finds them (environment, files, roles). */
   readonly accessKeyId?: string;
   readonly secretAccessKey?: string;
   readonly pathStyle: boolean;
@@ -58,12 +46,11 @@ const COPY_PART_CONCURRENCY = 8;
 const ATTEMPTS = 5;
 const TIMEOUT_MS = 15_000;
 const SLOWEST_BYTES_PER_MS = 4096;
-const CONNECT_TIMEOUT_MS = 3000;
 const MAX_SOCKETS = 128;
 const FIRST_DELAY_MS = 50;
 const MAX_DELAY_MS = 2000;
-/** Bodies up to it are signed with their content. */
-const SIGNED_BYTES = 64 << 10;
+const CONTENT_TYPE = 'application/octet-stream';
+const NAMESPACE = 'http://s3.amazonaws.com/doc/2006-03-01/';
 /** Bytes checksummed at once, about two milliseconds. */
 const SLICE_BYTES = 8 << 20;
 
@@ -72,9 +59,11 @@ export class S3ObjectStore implements ObjectStore {
   readonly uri: string;
   readonly #options: S3Options;
   readonly #runtime: Runtime;
-  readonly #client: S3Client;
+  readonly #connection: S3Connection;
   readonly #prefix: string;
-  readonly #closed = new AbortController();
+  /** Calls under way. */
+  readonly #calls = new Set<AbortController>();
+  #closed = false;
 
   constructor(options: S3Options, runtime: Runtime) {
     this.#options = options;
@@ -82,20 +71,9 @@ export class S3ObjectStore implements ObjectStore {
     const root = options.root.replace(/^\/+|\/+$/g, '');
     this.#prefix = root === '' ? '' : `${root}/`;
     this.uri = `s3://${options.bucket}${root === '' ? '' : `/${root}`}`;
-    const agent = { keepAlive: true, maxSockets: options.maxSockets ?? MAX_SOCKETS };
-    this.#client = new S3Client({
-      region: options.region,
-      forcePathStyle: options.pathStyle,
-      ...(options.endpoint ? { endpoint: options.endpoint } : {}),
-      ...(options.accessKeyId ? { credentials: { accessKeyId: options.accessKeyId, secretAccessKey: options.secretAccessKey ?? '' } } : {}),
-      // Retries are ours (the runtime's clock, one limit); so are checksums.
-      maxAttempts: 1,
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      expectContinueHeader: false,
-      logger: silent,
-      requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, httpAgent: agent, httpsAgent: agent },
-    });
+    const { accessKeyId, secretAccessKey = '', region, maxSockets = MAX_SOCKETS } = options;
+    const credentials = accessKeyId ? () => ({ accessKeyId, secretAccessKey }) : defaultCredentials(region);
+    this.#connection = new S3Connection({ ...options, credentials, maxSockets }, runtime);
   }
 
   async put(key: string, body: Uint8Array | readonly Uint8Array[], options: PutOptions = {}): Promise<ObjectInfo> {
@@ -104,20 +82,20 @@ export class S3ObjectStore implements ObjectStore {
     const size = parts.reduce((sum, part) => sum + part.length, 0);
     const crc32c = await this.#checksumOf(parts);
     let unknown = false;
-    return this.#call(`write object ${key}`, size, async (abortSignal) => {
+    return this.#call(`write object ${key}`, size, async (signal) => {
       try {
-        const { ETag } = await this.#client.send(
-          new PutObjectCommand({
-            ...this.#at(key),
-            // A stream is sent unsigned, so that large bodies are not hashed a second time on this thread; the checksum guards them.
-            Body: size <= SIGNED_BYTES ? Buffer.concat(parts) : Readable.from(parts, { objectMode: false }),
-            ContentLength: size,
-            ChecksumCRC32C: encodeChecksum(crc32c),
-            ...(options.ifAbsent ? { IfNoneMatch: '*' } : {}),
-          }),
-          { abortSignal },
-        );
-        return { key, size, etag: plainTag(ETag), crc32c, modifiedMs: this.#runtime.now() };
+        const answer = await this.#connection.send({
+          method: 'PUT',
+          key: this.#prefix + key,
+          headers: {
+            'content-type': CONTENT_TYPE,
+            'x-amz-checksum-crc32c': encodeChecksum(crc32c),
+            ...(options.ifAbsent ? { 'if-none-match': '*' } : {}),
+          },
+          body: parts,
+          signal,
+        });
+        return { key, size, etag: plainTag(answer.header('etag')), crc32c, modifiedMs: this.#runtime.now() };
       } catch (error) {
         if (!options.ifAbsent || !isPrecondition(error)) {
           unknown = true;
@@ -146,15 +124,16 @@ export class S3ObjectStore implements ObjectStore {
 
   async head(key: string): Promise<ObjectInfo | undefined> {
     checkKey(key);
-    return this.#call(`read object ${key}`, 0, async (abortSignal) => {
+    return this.#call(`read object ${key}`, 0, async (signal) => {
       try {
-        const found = await this.#client.send(new HeadObjectCommand({ ...this.#at(key), ChecksumMode: 'ENABLED' }), { abortSignal });
-        const crc32c = decodeChecksum(found.ChecksumCRC32C);
+        const headers = { 'x-amz-checksum-mode': 'ENABLED' };
+        const found = await this.#connection.send({ method: 'HEAD', key: this.#prefix + key, headers, signal });
+        const crc32c = decodeChecksum(found.header('x-amz-checksum-crc32c'));
         return {
           key,
-          size: found.ContentLength ?? 0,
-          etag: plainTag(found.ETag),
-          modifiedMs: found.LastModified?.getTime() ?? 0,
+          size: Number(found.header('content-length') ?? 0),
+          etag: plainTag(found.header('etag')),
+          modifiedMs: timeOf(found.header('last-modified')),
           ...(crc32c === undefined ? {} : { crc32c }),
         };
       } catch (error) {
@@ -174,18 +153,15 @@ export class S3ObjectStore implements ObjectStore {
     return this.#call(
       `copy object ${from} to ${to}`,
       size,
-      async (abortSignal) => {
+      async (signal) => {
         try {
-          const { CopyObjectResult } = await this.#client.send(
-            new CopyObjectCommand({
-              ...this.#at(to),
-              CopySource: this.#source(from),
-              ...(options.ifMatch === undefined ? {} : { CopySourceIfMatch: options.ifMatch }),
-            }),
-            { abortSignal },
-          );
-          const modifiedMs = CopyObjectResult?.LastModified?.getTime() ?? this.#runtime.now();
-          return { key: to, size, etag: plainTag(CopyObjectResult?.ETag), modifiedMs };
+          const { text } = await this.#connection.send({
+            method: 'PUT',
+            key: this.#prefix + to,
+            headers: this.#copyHeaders(from, options),
+            signal,
+          });
+          return { key: to, size, etag: plainTag(needed(text, 'ETag')), modifiedMs: timeOf(textOf(text, 'LastModified')) };
         } catch (error) {
           throw this.#copyFailure(error, from, options);
         }
@@ -196,24 +172,22 @@ export class S3ObjectStore implements ObjectStore {
 
   async list(prefix: string, options: { readonly after?: string; readonly limit?: number } = {}): Promise<ListPage> {
     const limit = Math.min(options.limit ?? LIST_PAGE_KEYS, LIST_PAGE_KEYS);
-    return this.#call(`list objects ${prefix}`, 0, async (abortSignal) => {
-      const page = await this.#client.send(
-        new ListObjectsV2Command({
-          Bucket: this.#options.bucket,
-          Prefix: this.#prefix + prefix,
-          MaxKeys: limit,
-          ...(options.after === undefined ? {} : { StartAfter: this.#prefix + options.after }),
-        }),
-        { abortSignal },
-      );
-      const objects = (page.Contents ?? []).map((found) => ({
-        key: (found.Key ?? '').slice(this.#prefix.length),
-        size: found.Size ?? 0,
-        etag: plainTag(found.ETag),
-        modifiedMs: found.LastModified?.getTime() ?? 0,
+    const query = {
+      'list-type': '2',
+      prefix: this.#prefix + prefix,
+      'max-keys': limit.toString(),
+      ...(options.after === undefined ? {} : { 'start-after': this.#prefix + options.after }),
+    };
+    return this.#call(`list objects ${prefix}`, 0, async (signal) => {
+      const { text } = await this.#connection.send({ method: 'GET', query, signal });
+      const objects = [...elementsOf(text, 'Contents')].map((found) => ({
+        key: (textOf(found, 'Key') ?? '').slice(this.#prefix.length),
+        size: Number(textOf(found, 'Size') ?? 0),
+        etag: plainTag(textOf(found, 'ETag')),
+        modifiedMs: timeOf(textOf(found, 'LastModified')),
       }));
       const last = objects.at(-1);
-      return page.IsTruncated && last ? { objects, next: last.key } : { objects };
+      return textOf(text, 'IsTruncated') === 'true' && last ? { objects, next: last.key } : { objects };
     });
   }
 
@@ -221,76 +195,87 @@ export class S3ObjectStore implements ObjectStore {
     for (const key of keys) checkKey(key);
     for (let at = 0; at < keys.length; at += LIST_PAGE_KEYS) {
       const batch = keys.slice(at, at + LIST_PAGE_KEYS);
-      await this.#call(`delete objects ${batch[0]} and ${batch.length - 1} more`, 0, async (abortSignal) => {
-        const { Errors } = await this.#client.send(
-          new DeleteObjectsCommand({
-            Bucket: this.#options.bucket,
-            Delete: { Quiet: true, Objects: batch.map((key) => ({ Key: this.#prefix + key })) },
-          }),
-          { abortSignal },
-        );
-        const failed = Errors?.find((entry) => entry.Code !== 'NoSuchKey');
-        if (failed)
-          throw new CairnError('StoreUnavailable', `cannot delete object ${failed.Key} in ${this.uri}: ${failed.Code} ${failed.Message}`);
+      const entries = batch.map((key) => `<Object><Key>${escapeXml(this.#prefix + key)}</Key></Object>`).join('');
+      const body = `<Delete xmlns="${NAMESPACE}"><Quiet>true</Quiet>${entries}</Delete>`;
+      const headers = { 'content-type': 'application/xml', 'content-md5': createHash('md5').update(body).digest('base64') };
+      await this.#call(`delete objects ${batch[0]} and ${batch.length - 1} more`, 0, async (signal) => {
+        const { text } = await this.#connection.send({ method: 'POST', query: { delete: '' }, headers, body, signal });
+        for (const failed of elementsOf(text, 'Error')) {
+          const code = textOf(failed, 'Code');
+          if (code === 'NoSuchKey') continue;
+          const words = `cannot delete object ${textOf(failed, 'Key')} in ${this.uri}: ${code} ${textOf(failed, 'Message')}`;
+          throw new CairnError('StoreUnavailable', words);
+        }
       });
     }
   }
 
   /** Answers when the bucket is there; makes it when it is missing. One try: the caller decides how long to wait. */
   async ping(): Promise<void> {
-    const Bucket = this.#options.bucket;
     try {
-      await this.#timed(0, undefined, async (abortSignal) => {
+      await this.#timed(0, undefined, async (signal) => {
         try {
-          await this.#client.send(new HeadBucketCommand({ Bucket }), { abortSignal });
+          await this.#connection.send({ method: 'HEAD', signal });
         } catch (error) {
           if (!isMissing(error)) throw error;
-          await this.#createBucket(abortSignal);
+          await this.#createBucket(signal);
         }
       });
     } catch (error) {
-      throw s3Failure(error, `reach bucket ${Bucket}`, this.uri);
+      throw s3Failure(error, `reach bucket ${this.#options.bucket}`, this.uri);
     }
   }
 
   async close(): Promise<void> {
-    this.#closed.abort();
-    this.#client.destroy();
+    this.#closed = true;
+    for (const call of this.#calls) call.abort();
+    this.#connection.close();
   }
 
-  async #createBucket(abortSignal: AbortSignal): Promise<void> {
+  async #createBucket(signal: AbortSignal): Promise<void> {
+    const { region } = this.#options;
+    // The region without a name of its own there.
+    const home = region === 'us-east-1' ? '' : `<LocationConstraint>${escapeXml(region)}</LocationConstraint>`;
+    const body = `<CreateBucketConfiguration xmlns="${NAMESPACE}">${home}</CreateBucketConfiguration>`;
     try {
-      await this.#client.send(new CreateBucketCommand({ Bucket: this.#options.bucket }), { abortSignal });
+      await this.#connection.send({ method: 'PUT', ...(home === '' ? {} : { body }), signal });
     } catch (error) {
       // Two processes start at once.
       if (!isConflict(error)) throw error;
     }
   }
 
-  async #read(key: string, Range: string | undefined, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  async #read(key: string, range: string | undefined, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
     checkKey(key);
     return this.#call(
       `read object ${key}`,
       length,
-      async (abortSignal, extend) => {
+      async (abort, extend) => {
+        let bytes = new Uint8Array(0);
+        let filled = 0;
+        const request: S3Request = {
+          method: 'GET',
+          key: this.#prefix + key,
+          headers: range === undefined ? {} : { range },
+          sink: (answer) => {
+            bytes = new Uint8Array(Number(answer.headers['content-length'] ?? 0));
+            extend(bytes.length);
+            return (chunk) => {
+              if (filled + chunk.length <= bytes.length) bytes.set(chunk, filled);
+              filled += chunk.length;
+            };
+          },
+          signal: abort,
+        };
         try {
-          const found = await this.#client.send(new GetObjectCommand({ ...this.#at(key), ...(Range ? { Range } : {}) }), { abortSignal });
-          const size = found.ContentLength ?? 0;
-          extend(size);
-          const bytes = new Uint8Array(Buffer.allocUnsafeSlow(size).buffer);
-          let filled = 0;
-          for await (const chunk of found.Body as Readable) {
-            if (filled + chunk.length <= size) bytes.set(chunk, filled);
-            filled += chunk.length;
-          }
-          if (filled === size) return bytes;
-          throw new CairnError('StoreUnavailable', `read of object ${key} in ${this.uri} ended after ${filled} of ${size} bytes`);
+          await this.#connection.send(request);
         } catch (error) {
           if (isMissing(error) && !isNoBucket(error)) throw objectNotFound(this.uri, key, error);
-          // A range that starts behind the end.
-          if (error instanceof Error && error.name === 'InvalidRange') return new Uint8Array(0);
+          if (isBehindEnd(error)) return new Uint8Array(0);
           throw error;
         }
+        if (filled === bytes.length) return bytes;
+        throw new CairnError('StoreUnavailable', `read of object ${key} in ${this.uri} ended after ${filled} of ${bytes.length} bytes`);
       },
       signal,
     );
@@ -299,47 +284,57 @@ export class S3ObjectStore implements ObjectStore {
   /** Copy of what is too large for one call: parts of the source in parallel, each under the same if-match. */
   async #copyInParts(from: string, to: string, size: number, options: CopyOptions): Promise<ObjectInfo> {
     const what = `copy object ${from} to ${to}`;
-    const ifMatch = options.ifMatch === undefined ? {} : { CopySourceIfMatch: options.ifMatch };
-    const { UploadId } = await this.#call(
+    const at = { key: this.#prefix + to };
+    const begun = await this.#call(
       what,
       0,
-      (abortSignal) => this.#client.send(new CreateMultipartUploadCommand(this.#at(to)), { abortSignal }),
+      (signal) =>
+        this.#connection.send({ ...at, method: 'POST', query: { uploads: '' }, headers: { 'content-type': CONTENT_TYPE }, signal }),
       options.signal,
     );
-    const upload = { ...this.#at(to), UploadId };
+    const uploadId = needed(begun.text, 'UploadId');
     try {
       const partBytes = Math.max(this.#options.copyPartBytes ?? COPY_PART_BYTES, Math.ceil(size / COPY_PARTS_LIMIT));
       const starts = Array.from({ length: Math.ceil(size / partBytes) }, (_, index) => index * partBytes);
       const parts = await mapLimit(starts, COPY_PART_CONCURRENCY, async (start, index) => {
-        const CopySourceRange = `bytes=${start}-${Math.min(size, start + partBytes) - 1}`;
-        const PartNumber = index + 1;
+        const range = `bytes=${start}-${Math.min(size, start + partBytes) - 1}`;
+        const partNumber = index + 1;
         const copied = await this.#call(
           what,
           partBytes,
-          async (abortSignal) => {
+          async (signal) => {
+            const headers = { ...this.#copyHeaders(from, options), 'x-amz-copy-source-range': range };
+            const query = { partNumber: partNumber.toString(), uploadId };
             try {
-              const command = new UploadPartCopyCommand({
-                ...upload,
-                CopySource: this.#source(from),
-                CopySourceRange,
-                PartNumber,
-                ...ifMatch,
-              });
-              return await this.#client.send(command, { abortSignal });
+              return await this.#connection.send({ ...at, method: 'PUT', query, headers, signal });
             } catch (error) {
               throw this.#copyFailure(error, from, options);
             }
           },
           options.signal,
         );
-        return { PartNumber, ETag: copied.CopyPartResult?.ETag };
+        const etag = needed(copied.text, 'ETag');
+        return `<Part><PartNumber>${partNumber}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`;
       });
-      const complete = new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts: parts } });
-      const { ETag } = await this.#call(what, size, (abortSignal) => this.#client.send(complete, { abortSignal }), options.signal);
-      return { key: to, size, etag: plainTag(ETag), modifiedMs: this.#runtime.now() };
+      const body = `<CompleteMultipartUpload xmlns="${NAMESPACE}">${parts.join('')}</CompleteMultipartUpload>`;
+      const { text } = await this.#call(
+        what,
+        size,
+        (signal) =>
+          this.#connection.send({
+            ...at,
+            method: 'POST',
+            query: { uploadId },
+            headers: { 'content-type': 'application/xml' },
+            body,
+            signal,
+          }),
+        options.signal,
+      );
+      return { key: to, size, etag: plainTag(needed(text, 'ETag')), modifiedMs: this.#runtime.now() };
     } catch (error) {
       // Parts of an upload that is not aborted cost room for ever. The first error is the one to tell.
-      await this.#call(what, 0, (abortSignal) => this.#client.send(new AbortMultipartUploadCommand(upload), { abortSignal })).catch(
+      await this.#call(what, 0, (signal) => this.#connection.send({ ...at, method: 'DELETE', query: { uploadId }, signal })).catch(
         () => undefined,
       );
       throw error;
@@ -351,12 +346,9 @@ export class S3ObjectStore implements ObjectStore {
     return isMissing(error) && !isNoBucket(error) ? objectNotFound(this.uri, from, error) : error;
   }
 
-  #at(key: string): { Bucket: string; Key: string } {
-    return { Bucket: this.#options.bucket, Key: this.#prefix + key };
-  }
-
-  #source(key: string): string {
-    return encodeURI(`${this.#options.bucket}/${this.#prefix}${key}`).replace(/[?#+]/g, (char) => encodeURIComponent(char));
+  #copyHeaders(from: string, { ifMatch }: CopyOptions): Record<string, string> {
+    const source = encodePath(`${this.#options.bucket}/${this.#prefix}${from}`);
+    return { 'x-amz-copy-source': source, ...(ifMatch === undefined ? {} : { 'x-amz-copy-source-if-match': ifMatch }) };
   }
 
   /** One call with deadline, retries of what is worth it, and the bucket made when it is missing. */
@@ -383,24 +375,32 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #timed<T>(bytes: number, signal: AbortSignal | undefined, work: Work<T>): Promise<T> {
-    const deadline = new AbortController();
+    const call = new AbortController();
     const limitMs = this.#options.timeoutMs ?? TIMEOUT_MS;
-    const arm = (moved: number) => this.#runtime.after(limitMs + moved / SLOWEST_BYTES_PER_MS, () => deadline.abort());
+    let late = false;
+    const expire = () => {
+      late = true;
+      call.abort();
+    };
+    const arm = (moved: number) => this.#runtime.after(limitMs + moved / SLOWEST_BYTES_PER_MS, expire);
     let timer = arm(bytes);
-    const signals = [deadline.signal, this.#closed.signal, ...(signal ? [signal] : [])];
+    const stop = () => call.abort();
+    this.#calls.add(call);
+    signal?.addEventListener('abort', stop, { once: true });
+    if (this.#closed || signal?.aborted) stop();
     try {
-      return await work(AbortSignal.any(signals), (moved) => {
+      return await work(call.signal, (moved) => {
         timer.cancel();
         timer = arm(moved);
       });
     } catch (error) {
-      if (signal?.aborted || this.#closed.signal.aborted)
-        throw new CairnError('Cancelled', `call to ${this.uri} was cancelled`, { cause: error });
-      if (deadline.signal.aborted)
-        throw new CairnError('StoreUnavailable', `${this.uri} did not answer within ${limitMs} ms`, { cause: error });
+      if (signal?.aborted || this.#closed) throw new CairnError('Cancelled', `call to ${this.uri} was cancelled`, { cause: error });
+      if (late) throw new CairnError('StoreUnavailable', `${this.uri} did not answer within ${limitMs} ms`, { cause: error });
       throw error;
     } finally {
       timer.cancel();
+      this.#calls.delete(call);
+      signal?.removeEventListener('abort', stop);
     }
   }
 
@@ -421,10 +421,6 @@ export class S3ObjectStore implements ObjectStore {
   }
 }
 
-const nothing = (): void => {};
-/** The client would write to the console what we retry or tell our caller anyway. */
-const silent = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing };
-
 /** `extend` arms the deadline anew for so many bytes, once they are known. */
 type Work<T> = (signal: AbortSignal, extend: (bytes: number) => void) => Promise<T>;
 
@@ -442,4 +438,25 @@ function encodeChecksum(crc32c: number): string {
 function decodeChecksum(text: string | undefined): number | undefined {
   const bytes = text === undefined || text.includes('-') ? undefined : Buffer.from(text, 'base64');
   return bytes?.length === 4 ? bytes.readUInt32BE() : undefined;
+}
+
+/** An answer that tells success and not its result is the server's trouble. */
+function needed(xml: string, name: string): string {
+  const text = textOf(xml, name);
+  if (text === undefined) throw new S3Error(500, 'NoResult', `an answer without ${name}`);
+  return text;
+}
+
+/** Of a header or an element; 0 without one. */
+function timeOf(text: string | undefined): number {
+  return text === undefined ? 0 : Date.parse(text) || 0;
+}
+
+/** AWS's chain: environment, files, roles of the pod or the machine. Loaded only where no keys are given; it keeps what it found until that ends. */
+function defaultCredentials(region: string): () => Promise<S3Credentials> {
+  let chain: Promise<() => Promise<S3Credentials>> | undefined;
+  return async () => {
+    chain ??= import('@aws-sdk/credential-provider-node').then(({ defaultProvider }) => defaultProvider({ clientConfig: { region } }));
+    return (await chain)();
+  };
 }

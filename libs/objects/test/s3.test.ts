@@ -69,6 +69,24 @@ describe.skipIf(!available.ok)(`S3 on MinIO ${available.reason}`, () => {
     }
   });
 
+  test('without keys in the options they come from the environment', async () => {
+    const minio = await startMinio();
+    const { accessKeyId, secretAccessKey, ...rest } = optionsFor(minio, '');
+    const before = { ...process.env };
+    Object.assign(process.env, { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey });
+    const store = new S3ObjectStore(rest, new SystemRuntime());
+    try {
+      expect((await store.put('a', new Uint8Array(3))).size).toBe(3);
+    } finally {
+      for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'] as const) {
+        if (before[name] === undefined) delete process.env[name];
+        else process.env[name] = before[name];
+      }
+      await store.close();
+      await minio.stop();
+    }
+  });
+
   test('wrong credentials are refused at once, not retried', async () => {
     const minio = await startMinio();
     const store = new S3ObjectStore({ ...optionsFor(minio, ''), secretAccessKey: 'wrong' }, new SystemRuntime());
