@@ -6,7 +6,7 @@ import { searchLists } from './list-search.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
 import type { ExactTask, IndexHits } from './search-types.ts';
 import { searchSparse } from './sparse-search.ts';
-import { usearch } from './usearch.ts';
+import { type UsearchMatches, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
 
 /** Distances that the native library keeps at once (16 bytes each): 64 MB. */
@@ -112,7 +112,7 @@ function gatherAll(
 function collect(
   task: ExactTask,
   metric: Metric,
-  found: { readonly keys: BigUint64Array; readonly distances: Float32Array },
+  [keys, distances]: UsearchMatches,
   wanted: number,
   from: number,
   end: number,
@@ -122,14 +122,14 @@ function collect(
   last: boolean,
 ): boolean {
   const range = rangeTest(metric, task.range);
-  const positions = new Uint32Array(found.keys.buffer, found.keys.byteOffset, found.keys.length * 2);
+  const positions = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2);
   const additions: [HitList, number, number][] = [];
   for (let query = from; query < end; query++) {
     let kept = 0;
     let edge = Number.NaN;
     let done = last;
     for (let i = (query - from) * wanted; i < (query - from + 1) * wanted; i++) {
-      const distance = found.distances[i];
+      const distance = distances[i];
       const score = scoreOf(metric, distance);
       if (range.worse(score) || (kept >= task.k && distance > edge)) {
         done = true;

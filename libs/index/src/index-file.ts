@@ -1,5 +1,6 @@
 import { appendFileSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { CairnError } from '@cairn/base';
+import type { GraphCodes } from './graph-codes.ts';
 import type { ScalarHeader } from './scalar-index.ts';
 import type { IndexSpec } from './search-types.ts';
 
@@ -8,6 +9,8 @@ import type { IndexSpec } from './search-types.ts';
  * length as u32 LE, and four letters. usearch finds its parts from the front and does not mind. A scalar index has two frames in its place.
  */
 const MAGIC = Buffer.from('CVI1');
+/** Of files whose distances are not exact: a version that would take them for exact sees no index. */
+const CODED_MAGIC = Buffer.from('CVI2');
 const FOOTER_BYTES = 8;
 const MAX_TRAILER_BYTES = 65_536;
 
@@ -18,6 +21,8 @@ export interface IndexTrailer extends IndexSpec {
   readonly rows: number;
   /** Rows in the graph. */
   readonly entries: number;
+  /** Of a graph; absent: written before there was a choice. */
+  readonly codes?: GraphCodes | undefined;
   /** Of a scalar index only. */
   readonly scalar?: ScalarHeader | undefined;
 }
@@ -27,7 +32,7 @@ export function appendTrailer(path: string, trailer: IndexTrailer): void {
   const text = Buffer.from(JSON.stringify(trailer));
   const footer = Buffer.alloc(FOOTER_BYTES);
   footer.writeUInt32LE(text.length);
-  MAGIC.copy(footer, 4);
+  (trailer.codes && !trailer.codes.exact ? CODED_MAGIC : MAGIC).copy(footer, 4);
   appendFileSync(path, Buffer.concat([text, footer]));
 }
 
@@ -45,7 +50,7 @@ export function readTrailer(path: string): IndexTrailer {
     if (
       size < FOOTER_BYTES ||
       readSync(fd, footer, 0, FOOTER_BYTES, size - FOOTER_BYTES) !== FOOTER_BYTES ||
-      !footer.subarray(4).equals(MAGIC)
+      !(footer.subarray(4).equals(MAGIC) || footer.subarray(4).equals(CODED_MAGIC))
     )
       throw new CairnError('ObjectDamaged', `index file ${path} (${size} bytes) has no trailer`);
     const length = footer.readUInt32LE();

@@ -1,5 +1,6 @@
 import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
+import { codesBefore } from './graph-codes.ts';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
@@ -90,8 +91,10 @@ export class IndexPool implements Service {
 
   /** Opens an index file that `build` wrote; ObjectDamaged when it is not one. Workers map it when they first search it. */
   async open(path: string): Promise<OpenIndex> {
-    const { indexType, metric, params, rows } = readTrailer(path);
-    return { indexType, metric, params, rows, path };
+    const trailer = readTrailer(path);
+    const { indexType, metric, params, rows, dim } = trailer;
+    const codes = dim > 0 && !trailer.scalar ? (trailer.codes ?? codesBefore(trailer.dataType)) : undefined;
+    return { indexType, metric, params, rows, path, dim, codes };
   }
 
   /** Best rows by the index, filtered; by looking at every match where that is cheaper or the graph does not find enough. */
@@ -100,16 +103,18 @@ export class IndexPool implements Service {
     const exact = async (nq: number, queries: Uint8Array): Promise<IndexHits> =>
       this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
     if (!isGraph(index)) return exact(query.nq, query.queries);
-    const route = routeOf(query, index.rows, query.queries.length / query.nq / 4);
+    const { dim = query.queries.length / query.nq / 4, codes = codesBefore(0) } = index;
+    const route = routeOf(query, index.rows, dim, codes.scalar);
     if (route.kind === 'nothing') return emptyHits(query.nq);
     if (route.kind === 'exact') return exact(query.nq, query.queries);
+    const vectors = codes.exact ? undefined : denseColumn(await query.vectors(), index);
+    const { k, range } = query;
+    const filter = query.filter && owned(query.filter);
+    const { breadth, maxBreadth } = route;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
-        const { k, range } = query;
-        const filter = query.filter && owned(query.filter);
-        const { breadth, maxBreadth } = route;
-        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth };
-        const result = await this.#graph(task, index.rows);
+        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth, vectors };
+        const result = await this.#graph(task, index.rows, graphNs(codes.scalar, breadth, dim) * part.nq);
         const hits = hitsOf(result);
         const unfinished = result.unfinished ?? [];
         if (unfinished.length === 0) return hits;
@@ -144,11 +149,11 @@ export class IndexPool implements Service {
   }
 
   /** At the call when that is quick, else in a worker. */
-  async #graph(task: GraphWork, rows: number): Promise<EngineResult> {
+  async #graph(task: GraphWork, rows: number, estimate: number): Promise<EngineResult> {
     if (!this.#workers) return this.#inline.run(task);
-    const { path, breadth, maxBreadth, nq, queries } = task;
-    const estimate = nq * graphNs(breadth, queries.length / nq / 4);
-    if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(task));
+    const { path, breadth, maxBreadth, nq } = task;
+    const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as VectorColumn) });
+    if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(travelling()));
     const started = this.#runtime.monotonic();
     const before = process.threadCpuUsage();
     // One round only: what a filter leaves unfinished takes longer than was estimated.
@@ -156,7 +161,7 @@ export class IndexPool implements Service {
     const { user, system } = process.threadCpuUsage(before);
     this.#ownThread.learn(path, estimate, { wallNs: (this.#runtime.monotonic() - started) * 1e6, cpuNs: (user + system) * 1e3 });
     const again = breadth * 2 <= maxBreadth && (result.unfinished?.length ?? 0) === nq;
-    return again ? this.#run({ ...task, breadth: breadth * 2 }) : result;
+    return again ? this.#run({ ...travelling(), breadth: breadth * 2 }) : result;
   }
 
   #run(task: EngineTask): Promise<EngineResult> {
@@ -178,6 +183,16 @@ export class IndexPool implements Service {
 function check(query: VectorQuery, metric: string): void {
   if (query.nq < 1 || query.k < 1) throw new CairnError('InvalidParameter', `nq (${query.nq}) and limit (${query.k}) must be at least 1`);
   if (query.range) checkRange(metricOf(metric), query.range);
+}
+
+/** The column by which hits are scored: dense, and as long as the index. */
+function denseColumn(vectors: VectorSource, index: OpenIndex): VectorColumn {
+  if (vectors.kind !== 'vector' || vectors.length < index.rows)
+    throw new CairnError(
+      'Internal',
+      `index file ${index.path} of ${index.rows} rows was searched with ${vectors.length} ${vectors.kind} rows`,
+    );
+  return vectors;
 }
 
 function hitsOf(result: EngineResult): IndexHits {

@@ -1,5 +1,6 @@
 import type { Bitmap } from '@cairn/base';
 import type { BytesColumn, ListColumn, VectorColumn } from '@cairn/schema';
+import type { GraphCodes } from './graph-codes.ts';
 
 /** What an index is: type (FLAT, HNSW, AUTOINDEX), metric (L2, IP, COSINE…) and build parameters (M, efConstruction), as the user gave them. */
 export interface IndexSpec {
@@ -13,6 +14,9 @@ export interface OpenIndex extends IndexSpec {
   readonly rows: number;
   /** Local file that every worker maps. */
   readonly path: string;
+  readonly dim?: number | undefined;
+  /** Of a graph: how it holds the vectors. */
+  readonly codes?: GraphCodes | undefined;
 }
 
 /** Vectors that a build or an exact search reads: dense or binary rows, sparse ones, or lists of dense ones. Workers share them when they lie on a SharedArrayBuffer; else they are copied. */
@@ -53,7 +57,7 @@ export interface ExactQuery extends VectorQuery {
 export interface IndexQuery extends VectorQuery {
   /** Breadth of a graph search; undefined: the default. At least k is used. */
   readonly ef?: number | undefined;
-  /** The column that the index was built from: read when the filter leaves so few rows that looking at each is cheaper. */
+  /** The column that the index was built from: hits of a graph over codes are scored by it, and all of it is read when the filter leaves so few rows that looking at each is cheaper. */
   readonly vectors: () => Promise<VectorSource>;
 }
 

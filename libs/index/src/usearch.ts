@@ -1,21 +1,21 @@
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 
-/** The part of usearch's binding that we use. Its ES module looks for the native file through the caller's stack, which fails in some callers; the CommonJS one does not. */
+/** Vectors as the library takes them; it converts floats to the scalars of the index, int8 ones pass as they are. */
+export type NativeVectors = Float32Array | Int8Array;
+
+/** The part of usearch's native binding that we use. */
 export interface UsearchIndex {
-  add(keys: BigUint64Array, vectors: Float32Array, threads: number): void;
-  search(vectors: Float32Array, k: number, threads: number): UsearchMatches;
+  add(keys: BigUint64Array, vectors: NativeVectors, threads: number): void;
+  /** Keys and distances, `k` of each query, and how many of them each has. */
+  search(vectors: NativeVectors, k: number, threads: number): UsearchMatches;
   size(): number;
   save(path: string): void;
   view(path: string): void;
 }
-/** With one query there are no counts: the arrays are as long as what was found. */
-export interface UsearchMatches {
-  readonly keys: BigUint64Array;
-  readonly distances: Float32Array;
-  readonly counts?: BigUint64Array;
-}
+export type UsearchMatches = readonly [keys: BigUint64Array, distances: Float32Array, counts: BigUint64Array];
 export interface Usearch {
-  readonly Index: new (
+  readonly CompiledIndex: new (
     dimensions: number,
     metric: string,
     scalar: string,
@@ -25,8 +25,8 @@ export interface Usearch {
     multi: boolean,
   ) => UsearchIndex;
   exactSearch(
-    dataset: Float32Array,
-    queries: Float32Array,
+    dataset: NativeVectors,
+    queries: NativeVectors,
     dimensions: number,
     count: number,
     metric: string,
@@ -36,8 +36,14 @@ export interface Usearch {
 
 let loaded: Usearch | undefined;
 
-/** Loads the native library on first use: a process that searches nothing does not pay for it. */
+/**
+ * Loads the native library on first use: a process that searches nothing does not pay for it. The package's own JavaScript is left out: it turns int8
+ * vectors into floats, which the library then scales by itself, and it looks for the native file through the caller's stack.
+ */
 export function usearch(): Usearch {
-  loaded ??= createRequire(import.meta.url)('usearch') as Usearch;
+  if (loaded) return loaded;
+  const inside = createRequire(import.meta.url).resolve('usearch');
+  const load = createRequire(inside)('node-gyp-build') as (directory: string) => Usearch;
+  loaded = load(join(inside, '../../../..'));
   return loaded;
 }

@@ -1,5 +1,6 @@
 import { searchExact } from './exact-search.ts';
-import { type BuildTask, buildIndexFile, type GraphTask, OpenGraphs, searchGraph } from './graph-index.ts';
+import { type BuildTask, buildIndexFile, OpenGraphs } from './graph-index.ts';
+import { type GraphTask, searchGraph } from './graph-search.ts';
 import type { IndexTrailer } from './index-file.ts';
 import { buildScalarFile, type ScalarBuildTask } from './scalar-build.ts';
 import type { ExactTask, IndexHits } from './search-types.ts';

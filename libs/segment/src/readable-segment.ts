@@ -49,4 +49,14 @@ export interface LoadedVectorIndex {
   /** Local file that workers map. */
   readonly path: string;
   readonly params: Readonly<Record<string, string>>;
+  readonly dim?: number | undefined;
+  /** How a graph holds the vectors. */
+  readonly codes?:
+    | {
+        readonly scalar: 'i8' | 'f16' | 'bf16' | 'f32';
+        readonly exact: boolean;
+        readonly scale?: number | undefined;
+        readonly offset?: number | undefined;
+      }
+    | undefined;
 }

@@ -1,0 +1,31 @@
+/** The k nearest rows of one query while they are collected, by distance, then row. Cheap when they come in nearly the right order. */
+export class BestRows {
+  readonly distances: Float64Array;
+  readonly rows: Int32Array;
+  length = 0;
+
+  constructor(k: number) {
+    this.distances = new Float64Array(k);
+    this.rows = new Int32Array(k);
+  }
+
+  /** True when the row is among the best so far. */
+  add(distance: number, row: number): boolean {
+    const { distances, rows } = this;
+    const full = this.length === rows.length;
+    let at = full ? this.length - 1 : this.length;
+    if (full && !(distance < distances[at] || (distance === distances[at] && row < rows[at]))) return false;
+    for (; at > 0 && (distance < distances[at - 1] || (distance === distances[at - 1] && row < rows[at - 1])); at--) {
+      distances[at] = distances[at - 1];
+      rows[at] = rows[at - 1];
+    }
+    distances[at] = distance;
+    rows[at] = row;
+    if (!full) this.length++;
+    return true;
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+}

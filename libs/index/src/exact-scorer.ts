@@ -1,0 +1,104 @@
+import { DataType, type VectorColumn } from '@cairn/schema';
+import type { Metric } from './metric.ts';
+import { writeFloats } from './vector-floats.ts';
+
+/** Distances of single rows of a column to one query, as the metric defines them: 1 - similarity for COSINE and IP. */
+export class ExactScorer {
+  readonly #column: VectorColumn;
+  readonly #metric: Metric;
+  /** All rows, where they can be read in place. */
+  readonly #floats: Float32Array | undefined;
+  readonly #row: Float32Array;
+  #query: Float32Array = new Float32Array(0);
+  #norm = 0;
+
+  constructor(column: VectorColumn, metric: Metric) {
+    this.#column = column;
+    this.#metric = metric;
+    const { data, dim, length, type } = column;
+    const inPlace = type === DataType.FloatVector && data.byteOffset % 4 === 0;
+    this.#floats = inPlace ? new Float32Array(data.buffer, data.byteOffset, length * dim) : undefined;
+    this.#row = new Float32Array(inPlace ? 0 : dim);
+  }
+
+  /** The query that follows: `dim` floats at `at`. */
+  ask(queries: Float32Array, at: number): void {
+    this.#query = queries.subarray(at, at + this.#column.dim);
+    let sum = 0;
+    for (const value of this.#query) sum += value * value;
+    this.#norm = sum;
+  }
+
+  distance(row: number): number {
+    const { dim, bytesPerRow, data, type } = this.#column;
+    let values = this.#floats;
+    let at = row * dim;
+    if (!values) {
+      values = this.#row;
+      at = 0;
+      writeFloats(type, data.subarray(row * bytesPerRow, (row + 1) * bytesPerRow), values, 0);
+    }
+    switch (this.#metric.native) {
+      case 'l2sq':
+        return squaredDistance(this.#query, values, at, dim);
+      case 'ip':
+        return 1 - dotProduct(this.#query, values, at, dim);
+      default:
+        return this.#cosine(values, at, dim);
+    }
+  }
+
+  #cosine(values: Float32Array, at: number, dim: number): number {
+    const query = this.#query;
+    let dot0 = 0;
+    let dot1 = 0;
+    let sum0 = 0;
+    let sum1 = 0;
+    const even = dim & ~1;
+    for (let i = 0; i < even; i += 2) {
+      const a = values[at + i];
+      const b = values[at + i + 1];
+      dot0 += query[i] * a;
+      sum0 += a * a;
+      dot1 += query[i + 1] * b;
+      sum1 += b * b;
+    }
+    if (even < dim) {
+      dot0 += query[even] * values[at + even];
+      sum0 += values[at + even] ** 2;
+    }
+    const norms = this.#norm * (sum0 + sum1);
+    return norms > 0 ? 1 - (dot0 + dot1) / Math.sqrt(norms) : 1;
+  }
+}
+
+/** Four sums at a time: one would wait for itself. */
+function dotProduct(query: Float32Array, values: Float32Array, at: number, dim: number): number {
+  let a = 0;
+  let b = 0;
+  let c = 0;
+  let d = 0;
+  const most = dim & ~3;
+  for (let i = 0; i < most; i += 4) {
+    a += query[i] * values[at + i];
+    b += query[i + 1] * values[at + i + 1];
+    c += query[i + 2] * values[at + i + 2];
+    d += query[i + 3] * values[at + i + 3];
+  }
+  for (let i = most; i < dim; i++) a += query[i] * values[at + i];
+  return a + b + c + d;
+}
+
+function squaredDistance(query: Float32Array, values: Float32Array, at: number, dim: number): number {
+  let a = 0;
+  let b = 0;
+  const most = dim & ~1;
+  for (let i = 0; i < most; i += 2) {
+    const x = query[i] - values[at + i];
+    const y = query[i + 1] - values[at + i + 1];
+    a += x * x;
+    b += y * y;
+  }
+  if (most < dim) a += (query[most] - values[at + most]) ** 2;
+  return a + b;
+}
