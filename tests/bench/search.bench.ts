@@ -4,7 +4,6 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SystemRuntime } from '@cairn/base';
@@ -18,6 +17,9 @@ import { executeSearch } from '@cairn/query';
 import { type Column, columnFromValues, DataType, makeBatch, numberColumn, type PlainValue, schemaFromWire, valueAt } from '@cairn/schema';
 import { openSegment, writeSegment } from '@cairn/segment';
 import { tableFromIPC, type Vector } from 'apache-arrow';
+import { codeQueries, codesBefore } from '../../libs/index/src/graph-codes.ts';
+import { metricOf } from '../../libs/index/src/metric.ts';
+import { usearch } from '../../libs/index/src/usearch.ts';
 import { printTable, quantile, round } from './support/table.ts';
 
 const DATA = new URL('../../../shared/data/packages/', import.meta.url).pathname;
@@ -154,18 +156,15 @@ printTable(
   })),
 );
 
-interface Direct {
-  view(path: string): void;
-  search(vectors: Float32Array, k: number, threads: number): unknown;
-}
-const { Index } = createRequire(import.meta.resolve('@cairn/index'))('usearch') as { readonly Index: new (...args: unknown[]) => Direct };
-const direct = new Index(DIM, 'cos', 'f32', 16, 128, EF, false);
+const { codes = codesBefore(0) } = await pool.open(path);
+const direct = new (usearch().CompiledIndex)(DIM, 'cos', codes.scalar, 16, 128, EF, false);
 direct.view(path);
-const one = (i: number): Float32Array => queries.subarray((i % nq) * DIM, ((i % nq) + 1) * DIM);
-const hundred = (i: number): Float32Array => queries.subarray((i % 5) * 100 * DIM, ((i % 5) * 100 + 100) * DIM);
+const asked = (from: number, count: number) => codeQueries(codes, metricOf('COSINE'), queries.slice(from * DIM, (from + count) * DIM), DIM);
+const one = (i: number) => asked(i % nq, 1);
+const hundred = (i: number) => asked((i % 5) * 100, 100);
 await timed((i) => search(planOf(i % nq, 1)), 200, 4);
 const measured = [
-  { what: 'usearch directly, nq 1', ...(await timed(async (i) => direct.search(one(i), 10, 1), 2_000, 1)) },
+  { what: `usearch directly (${codes.scalar}), nq 1`, ...(await timed(async (i) => direct.search(one(i), 10, 1), 2_000, 1)) },
   { what: 'executeSearch, nq 1, 1 client', ...(await timed((i) => search(planOf(i % nq, 1)), 2_000, 1)) },
   { what: 'executeSearch, nq 1, 4 clients', ...(await timed((i) => search(planOf(i % nq, 1)), 2_000, 4)) },
   { what: `usearch directly, nq 100, ${THREADS} threads`, ...(await timed(async (i) => direct.search(hundred(i), 10, THREADS), 40, 1)) },
