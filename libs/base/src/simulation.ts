@@ -12,6 +12,9 @@ interface Event {
 /** Unix ms at which every simulation begins. */
 const SIMULATION_EPOCH_MS = Date.UTC(2026, 0, 1);
 
+/** Events between two looks at the real world: asking the system each time cost an eighth of a run. */
+const EVENTS_IN_A_TURN = 64;
+
 /**
  * The seeded twin of the system runtime: virtual time, one random stream, and instances that crash. A run is a function of its seed: events at one
  * instant run in an order drawn from the seed, and between events every promise that can settle does. Nothing in a simulated run may wait for the real
@@ -80,30 +83,57 @@ export class Simulation {
    * Runs events until `done` settles and gives its value. Rejects when virtual time passes `limitMs` or no event is left while `done` still waits:
    * both mean that something hangs.
    */
-  async run<T>(done: Promise<T>, limitMs: number): Promise<T> {
-    let outcome: { value: T } | { error: unknown } | undefined;
-    done.then(
-      (value) => {
-        outcome = { value };
-      },
-      (error: unknown) => {
-        outcome = { error };
-      },
-    );
+  run<T>(done: Promise<T>, limitMs: number): Promise<T> {
+    return new Promise((resolve, reject) => {
+      let over = false;
+      const end = (settle: () => void): void => {
+        over = true;
+        settle();
+      };
+      let outcome: (() => void) | undefined;
+      done.then(
+        (value) => {
+          outcome = () => resolve(value);
+        },
+        (error: unknown) => {
+          outcome = () => reject(error);
+        },
+      );
+      const step = (): void => {
+        if (outcome) return end(outcome);
+        const event = this.#next();
+        if (!event) throw new Error(`seed ${this.seed}: nothing is left to happen at ${this.#nowMs} ms, and the run has not ended`);
+        if (event.at > limitMs) throw new Error(`seed ${this.seed}: not ended after ${limitMs} virtual ms`);
+        this.#nowMs = Math.max(this.#nowMs, event.at);
+        this.#events++;
+        this.#digest = Math.imul(this.#digest ^ (event.at * 1000), 0x01000193) ^ (event.order * 2 ** 32);
+        event.run();
+      };
+      let planned = 0;
+      const turn = (): void => {
+        planned--;
+        if (over) return;
+        try {
+          step();
+        } catch (error) {
+          end(() => reject(error));
+        }
+        if (!over && planned === 0) plan();
+      };
+      // Before each of them every promise that can settle without a further event has settled, and every rejection that nobody handles was told.
+      const plan = (): void => {
+        for (; planned < EVENTS_IN_A_TURN; planned++) setImmediate(turn);
+      };
+      plan();
+    });
+  }
+
+  /** The next event that was not cancelled; it is taken off the queue. */
+  #next(): Event | undefined {
     for (;;) {
-      await settle();
-      if (outcome) break;
       const event = this.#pop();
-      if (!event) throw new Error(`seed ${this.seed}: nothing is left to happen at ${this.#nowMs} ms, and the run has not ended`);
-      if (event.cancelled) continue;
-      if (event.at > limitMs) throw new Error(`seed ${this.seed}: not ended after ${limitMs} virtual ms`);
-      this.#nowMs = Math.max(this.#nowMs, event.at);
-      this.#events++;
-      this.#digest = Math.imul(this.#digest ^ (event.at * 1000), 0x01000193) ^ (event.order * 2 ** 32);
-      event.run();
+      if (!event?.cancelled) return event;
     }
-    if ('error' in outcome) throw outcome.error;
-    return outcome.value;
   }
 
   #push(event: Event): void {
@@ -140,11 +170,6 @@ export class Simulation {
 
 function before(a: Event, b: Event): boolean {
   return a.at < b.at || (a.at === b.at && a.order < b.order);
-}
-
-/** Every promise that can settle without a further event has settled when this resolves. */
-function settle(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Runtime of one simulated process. After `crash` its seam is closed: no timer of it fires and nothing passed through `seam` settles. */

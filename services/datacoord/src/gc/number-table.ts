@@ -13,27 +13,20 @@ interface Shard {
  * number, a garbage collector then keeps too much, never too little.
  */
 export class NumberTable {
-  readonly #shards: Shard[] = [];
-
-  constructor() {
-    for (let i = 0; i < SHARDS; i++)
-      this.#shards.push({ keys: new Float64Array(FIRST_SLOTS), values: new Int32Array(FIRST_SLOTS), size: 0 });
-  }
+  /** Made as the first number of each comes: most tables are small. */
+  readonly #shards: (Shard | undefined)[] = new Array(SHARDS).fill(undefined);
 
   get size(): number {
-    return this.#shards.reduce((sum, shard) => sum + shard.size, 0);
-  }
-
-  #shard(number: number): Shard {
-    return this.#shards[number & (SHARDS - 1)] as Shard;
+    return this.#shards.reduce((sum, shard) => sum + (shard?.size ?? 0), 0);
   }
 
   /** The value of a number; undefined when it is not there. */
   get(number: number): number | undefined {
     const key = number || 1;
-    const { keys, values } = this.#shard(key);
-    const at = slotOf(keys, key);
-    return keys[at] === key ? values[at] : undefined;
+    const shard = this.#shards[shardOf(key)];
+    if (!shard) return undefined;
+    const at = slotOf(shard.keys, key);
+    return shard.keys[at] === key ? shard.values[at] : undefined;
   }
 
   has(number: number): boolean {
@@ -42,7 +35,11 @@ export class NumberTable {
 
   set(number: number, value: number): void {
     const key = number || 1;
-    const shard = this.#shard(key);
+    let shard = this.#shards[shardOf(key)];
+    if (!shard) {
+      shard = { keys: new Float64Array(FIRST_SLOTS), values: new Int32Array(FIRST_SLOTS), size: 0 };
+      this.#shards[shardOf(key)] = shard;
+    }
     if (shard.size * 3 >= shard.keys.length * 2) grow(shard);
     const at = slotOf(shard.keys, key);
     if (shard.keys[at] !== key) shard.size++;
@@ -54,6 +51,10 @@ export class NumberTable {
   mark(number: number, bits: number): void {
     this.set(number, (this.get(number) ?? 0) | bits);
   }
+}
+
+function shardOf(key: number): number {
+  return key & (SHARDS - 1);
 }
 
 /** Where the key is, or where it would go. */
@@ -79,7 +80,7 @@ function grow(shard: Shard): void {
 
 /** A list of numbers in one typed array. */
 export class NumberList {
-  #values = new Float64Array(1_024);
+  #values = new Float64Array(16);
   #length = 0;
 
   get length(): number {
