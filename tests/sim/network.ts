@@ -123,12 +123,10 @@ export class SimulatedNetwork {
     const end = (settle: () => void): void => {
       deadline?.cancel();
       options.signal?.removeEventListener('abort', cancelled);
-      from.dead.removeEventListener('abort', leave);
       for (const stop of watched.splice(0)) stop();
       settle();
     };
-    const leave = (): void => gone.abort();
-    /** Ends watching the process that was called. */
+    /** Each ends watching a process. */
     const watched: (() => void)[] = [];
     const fail = (codeName: 'Unavailable' | 'Timeout' | 'Cancelled', words: string): void =>
       end(() => {
@@ -145,7 +143,7 @@ export class SimulatedNetwork {
       return;
     }
     options.signal?.addEventListener('abort', cancelled, { once: true });
-    from.dead.addEventListener('abort', leave, { once: true });
+    watched.push(from.onDeath(() => gone.abort()));
 
     const until = simulation.nowMs + timeoutMs;
     const fate = simulation.random();
@@ -171,8 +169,7 @@ export class SimulatedNetwork {
           });
         };
         const died = (): void => void simulation.schedule(delay(), () => fail('Unavailable', 'the process died'));
-        listener.runtime.dead.addEventListener('abort', died, { once: true });
-        watched.push(() => listener.runtime.dead.removeEventListener('abort', died));
+        watched.push(listener.runtime.onDeath(died));
         const outcome = Promise.resolve().then(() => listener.handlers[name]?.(request, context) as Promise<unknown>);
         listener.runtime.seam(outcome).then(
           (value) => answer(() => call.resolve(value)),
@@ -210,7 +207,7 @@ export class SimulatedNetwork {
     const gone = new AbortController();
     const abort = (): void => gone.abort();
     options.signal?.addEventListener('abort', abort, { once: true });
-    from.dead.addEventListener('abort', abort, { once: true });
+    const watching = from.onDeath(abort);
     const timer = options.timeoutMs !== undefined && Number.isFinite(options.timeoutMs) ? from.after(options.timeoutMs, abort) : undefined;
     try {
       const context: CallContext = {
@@ -232,7 +229,7 @@ export class SimulatedNetwork {
     } finally {
       timer?.cancel();
       options.signal?.removeEventListener('abort', abort);
-      from.dead.removeEventListener('abort', abort);
+      watching();
       gone.abort();
     }
   }
@@ -245,14 +242,18 @@ export class SimulatedNetwork {
     gone: AbortSignal,
     what: string,
   ): Promise<IteratorResult<unknown>> {
-    const over = new AbortController();
+    if (gone.aborted) return from.seam(Promise.reject(new CairnError('Cancelled', `${what}: cancelled`)));
+    let over = (): void => undefined;
     const item = new Promise<IteratorResult<unknown>>((resolve, reject) => {
-      const listen = { once: true, signal: over.signal };
-      to.dead.addEventListener('abort', () => reject(new CairnError('Unavailable', `${what}: the process died`)), listen);
-      gone.addEventListener('abort', () => reject(new CairnError('Cancelled', `${what}: cancelled`)), listen);
-      if (gone.aborted) reject(new CairnError('Cancelled', `${what}: cancelled`));
+      const cancelled = (): void => reject(new CairnError('Cancelled', `${what}: cancelled`));
+      const watching = to.onDeath(() => reject(new CairnError('Unavailable', `${what}: the process died`)));
+      gone.addEventListener('abort', cancelled, { once: true });
+      over = () => {
+        watching();
+        gone.removeEventListener('abort', cancelled);
+      };
       to.seam(source.next()).then(resolve, reject);
     });
-    return from.seam(item.finally(() => over.abort()));
+    return from.seam(item.finally(over));
   }
 }

@@ -11,6 +11,15 @@ import { type LinkFaults, NO_LINK_FAULTS } from './links.ts';
 import { type NetworkFaults, SimulatedNetwork } from './network.ts';
 import { SimulatedProcess, type SimulatedRole, type StoreName } from './process.ts';
 
+/** For the files of simulated nodes, some hundred KB: in memory where the system has a place for that. */
+function makeDirectory(): string {
+  try {
+    return mkdtempSync('/dev/shm/cairn-sim-');
+  } catch {
+    return mkdtempSync(join(tmpdir(), 'cairn-sim-'));
+  }
+}
+
 /** Small segments and short times, so that much happens in few virtual seconds. */
 const SETTINGS = [
   'gc.intervalMs=2000',
@@ -83,7 +92,7 @@ export class World {
   readonly trims: boolean;
   /** Collections get graph indexes, which are built and opened in files; else FLAT. */
   readonly graphs: boolean;
-  readonly #directory = mkdtempSync(join(tmpdir(), 'cairn-sim-'));
+  readonly #directory = makeDirectory();
   readonly processes: SimulatedProcess[] = [];
   /** Time and random numbers of what stands outside: clients, the chaos, the checker. */
   readonly outside: SimulatedRuntime;

@@ -100,7 +100,10 @@ export class Simulation {
         },
       );
       const step = (): void => {
-        if (outcome) return end(outcome);
+        if (outcome) {
+          end(outcome);
+          return;
+        }
         const event = this.#next();
         if (!event) throw new Error(`seed ${this.seed}: nothing is left to happen at ${this.#nowMs} ms, and the run has not ended`);
         if (event.at > limitMs) throw new Error(`seed ${this.seed}: not ended after ${limitMs} virtual ms`);
@@ -180,6 +183,7 @@ export class SimulatedRuntime implements Runtime {
   #skewMs: number;
   #alive = true;
   readonly #dead = new AbortController();
+  readonly #leaving = new Set<{ readonly leave: () => void }>();
   /** Called as a timer of the process fires, before what waits for it goes on; may crash the process. */
   onTimer: (() => void) | undefined;
 
@@ -198,11 +202,22 @@ export class SimulatedRuntime implements Runtime {
     return this.#dead.signal;
   }
 
+  /** The same as a call of `leave`, for the many who listen for the time of one call; ends by the function that it gives. */
+  onDeath(leave: () => void): () => void {
+    // Each has its own place, whatever function it brings.
+    const own = { leave };
+    this.#leaving.add(own);
+    return () => void this.#leaving.delete(own);
+  }
+
   /** The process is gone, now, wherever it is. */
   crash(): void {
     if (!this.#alive) return;
     this.#alive = false;
     this.#dead.abort();
+    const leaving = [...this.#leaving];
+    this.#leaving.clear();
+    for (const { leave } of leaving) leave();
   }
 
   /** The wall clock jumps; the monotonic one does not. */

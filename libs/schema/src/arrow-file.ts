@@ -17,15 +17,14 @@ import {
   makeData,
   RecordBatch,
   RecordBatchFileWriter,
-  RecordBatchReader,
   Schema,
   Struct,
   TimestampMicrosecond,
   Utf8,
 } from 'apache-arrow';
+import { type ArrowColumn, type ArrowMetadata, readArrowMetadata } from './arrow-metadata.ts';
 import { countValid } from './bitmap.ts';
 import type { BytesColumn, Column, ColumnBatch, FixedColumn, ListColumn, Validity, VectorColumn } from './column.ts';
-import { bytesOf } from './column-ops.ts';
 import { familyOf, fixedArray, toDataType, typeName, vectorBytes, visitColumn } from './field-types.ts';
 import { DataType, ROW_ID_FIELD, TIMESTAMP_FIELD } from './types.ts';
 
@@ -37,6 +36,9 @@ import { DataType, ROW_ID_FIELD, TIMESTAMP_FIELD } from './types.ts';
 const FIELD_ID = 'cairn.field_id';
 const TYPE = 'cairn.type';
 const DIM = 'cairn.dim';
+
+/** Vectors that are lists of numbers in Arrow, their values in a column inside with a validity of its own; the others are fixed-size binary. */
+const LISTED: ReadonlySet<DataType> = new Set([DataType.FloatVector, DataType.Float16Vector, DataType.Int8Vector]);
 
 /** Names of the columns that are not the user's; `$` cannot occur in a user's name. */
 const systemNames = new Map([
@@ -147,23 +149,55 @@ function damaged(reason: string, cause?: unknown): CairnError {
  */
 export function readArrowFile(bytes: Uint8Array): ColumnBatch {
   const aligned = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes);
-  let batches: RecordBatch[];
-  let fields: readonly ArrowField[];
   try {
-    const reader = RecordBatchReader.from(aligned).open();
-    fields = reader.schema.fields;
-    batches = [...reader];
+    const metadata = readArrowMetadata(aligned);
+    const next = new Buffers(metadata);
+    const columns = new Map<number, Column>();
+    for (const field of metadata.columns) {
+      const { id, type, dim, elementType } = readDescription(field);
+      columns.set(id, columnOf(next, type, dim, elementType, metadata.rows));
+    }
+    return { length: metadata.rows, columns };
   } catch (error) {
-    throw damaged('the Arrow reader refuses it', error);
+    if (error instanceof CairnError) throw error;
+    throw damaged(error instanceof Error ? error.message : String(error), error);
   }
-  const batch = batches[0];
-  if (batch === undefined || batches.length !== 1) throw damaged(`${batches.length} record batches, expected 1`);
-  const columns = new Map<number, Column>();
-  for (const [i, field] of fields.entries()) {
-    const { id, type, dim, elementType } = readDescription(field);
-    columns.set(id, fromArrow(batch.data.children[i], type, dim, elementType, batch.numRows));
+}
+
+/** Takes the nulls and buffers of a batch one by one. */
+class Buffers {
+  readonly #metadata: ArrowMetadata;
+  #node = 0;
+  #buffer = 0;
+
+  constructor(metadata: ArrowMetadata) {
+    this.#metadata = metadata;
   }
-  return { length: batch.numRows, columns };
+
+  nulls(): number {
+    const nulls = this.#metadata.nulls[this.#node++];
+    if (nulls === undefined) throw damaged('it has fewer columns than its schema');
+    return nulls;
+  }
+
+  /** At least so many bytes of what it is called. */
+  take(expected: number, what: string): Uint8Array {
+    const found = this.#metadata.buffers[this.#buffer++];
+    if (found === undefined || found.byteLength < expected) throw damaged(`${found?.byteLength} bytes of ${what}, expected ${expected}`);
+    return found;
+  }
+
+  validity(length: number): Validity {
+    const bytes = this.nulls() === 0 ? 0 : (length + 7) >> 3;
+    const found = this.take(bytes, 'validity');
+    return bytes === 0 ? null : found.subarray(0, bytes);
+  }
+
+  /** Of a column without rows they may be left out. */
+  offsets(length: number): Int32Array {
+    const found = this.take(length === 0 ? 0 : (length + 1) * 4, 'offsets');
+    return found.byteLength === 0 ? new Int32Array(1) : new Int32Array(found.buffer, found.byteOffset, length + 1);
+  }
 }
 
 export interface ArrowColumnInfo {
@@ -175,7 +209,7 @@ export interface ArrowColumnInfo {
 }
 
 /** What the metadata of an Arrow field says. */
-export function readDescription(field: ArrowField): ArrowColumnInfo {
+export function readDescription(field: Pick<ArrowColumn, 'name' | 'metadata'>): ArrowColumnInfo {
   const id = Number(field.metadata.get(FIELD_ID) ?? Number.NaN);
   const type = toDataType(Number(field.metadata.get(TYPE) ?? Number.NaN));
   const elementType = toDataType(Number(field.metadata.get('cairn.element_type') ?? 0));
@@ -184,36 +218,29 @@ export function readDescription(field: ArrowField): ArrowColumnInfo {
   return { id, type, dim: Number(field.metadata.get(DIM) ?? 0), elementType };
 }
 
-function fromArrow(data: Data, type: DataType, dim: number, elementType: DataType, length: number): Column {
-  const validity: Validity = data.nullBitmap && data.nullBitmap.byteLength > 0 ? data.nullBitmap.subarray(0, (length + 7) >> 3) : null;
-  const bytes = (from: Data, expected: number): Uint8Array => {
-    const found = bytesOf(from.values);
-    if (found.byteLength < expected) throw damaged(`${found.byteLength} bytes of ${typeName(type)}, expected ${expected}`);
-    return found.subarray(0, expected);
-  };
-  const offsets = (): Int32Array => {
-    if (!(data.valueOffsets instanceof Int32Array)) return new Int32Array(length + 1);
-    return data.valueOffsets.subarray(0, length + 1);
-  };
+function columnOf(next: Buffers, type: DataType, dim: number, elementType: DataType, length: number): Column {
+  const validity = next.validity(length);
   switch (familyOf(type)) {
     case 'fixed': {
       const make = fixedArray(type);
-      const values = bytes(data, length * make.BYTES_PER_ELEMENT);
-      return { kind: 'fixed', type, length, validity, values: new make(values.buffer, values.byteOffset, length) };
+      const values = next.take(length * make.BYTES_PER_ELEMENT, typeName(type));
+      return { kind: 'fixed', type, length, validity, values: new make(values.buffer as ArrayBuffer, values.byteOffset, length) };
     }
     case 'bytes': {
-      const at = offsets();
-      return { kind: 'bytes', type, length, validity, offsets: at, data: bytes(data, at[length] ?? 0) };
+      const offsets = next.offsets(length);
+      const bytes = offsets[length] ?? 0;
+      return { kind: 'bytes', type, length, validity, offsets, data: next.take(bytes, typeName(type)).subarray(0, bytes) };
     }
     case 'vector': {
       const bytesPerRow = vectorBytes(type, dim);
-      const from = data.children[0] ?? data;
-      return { kind: 'vector', type, length, validity, dim, bytesPerRow, data: bytes(from, length * bytesPerRow) };
+      if (LISTED.has(type)) next.validity(length * dim);
+      const data = next.take(length * bytesPerRow, typeName(type)).subarray(0, length * bytesPerRow);
+      return { kind: 'vector', type, length, validity, dim, bytesPerRow, data };
     }
     case 'list': {
-      const at = offsets();
-      const child = fromArrow(data.children[0], elementType, dim, DataType.None, at[length] ?? 0);
-      return { kind: 'list', type, length, validity, offsets: at, child };
+      const offsets = next.offsets(length);
+      const child = columnOf(next, elementType, dim, DataType.None, offsets[length] ?? 0);
+      return { kind: 'list', type, length, validity, offsets, child };
     }
     default:
       throw damaged(`a column of type ${typeName(type)}`);

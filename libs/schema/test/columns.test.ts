@@ -1,4 +1,5 @@
 import { hasCode, type Runtime, SystemRuntime } from '@cairn/base';
+import { RecordBatchReader } from 'apache-arrow';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
@@ -9,6 +10,7 @@ import {
   decodeFrame,
   encodeFrame,
   encodeFrameInTurns,
+  isValid,
   makeBatch,
   makeSchema,
   readArrowFile,
@@ -143,6 +145,42 @@ describe('Arrow files', () => {
         }
       }),
       { numRuns: 200 },
+    );
+  });
+
+  it('are read as the reader of the Arrow project reads them', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyColumn, async ({ column }) => {
+        const file = join(await writeArrowFile(makeBatch([[100, column]]), schema));
+        const [theirs] = [...RecordBatchReader.from(file)];
+        const ours = readArrowFile(file);
+        expect(ours.length).toBe(theirs?.numRows);
+        const vector = theirs?.getChildAt(0);
+        for (let row = 0; row < ours.length; row++)
+          expect(isValid(ours.columns.get(100)?.validity ?? null, row)).toBe(vector?.isValid(row));
+        const values = ours.columns.get(100);
+        if (values?.kind === 'fixed' && vector) {
+          const data = vector.data[0]?.values;
+          expect([...values.values]).toEqual([...data].slice(0, values.length));
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('with bytes changed or cut off give back columns or are refused, and nothing else', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyColumn, fc.nat(), fc.nat(255), fc.boolean(), async ({ column }, place, value, cut) => {
+        const file = join(await writeArrowFile(makeBatch([[100, column]]), schema));
+        const at = place % file.length;
+        file[at] = value;
+        try {
+          readArrowFile(cut ? file.slice(0, at) : file);
+        } catch (error) {
+          expect(error).toMatchObject({ codeName: 'ObjectDamaged' });
+        }
+      }),
+      { numRuns: 500 },
     );
   });
 

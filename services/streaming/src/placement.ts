@@ -27,6 +27,29 @@ export function placeSegment(segmentId: number, nodes: readonly DataNodeInstance
   return best;
 }
 
+/** Places segments, each once for as long as the nodes are the same. */
+export class Placement {
+  #nodes: readonly DataNodeInstance[] = [];
+  readonly #places = new Map<number, DataNodeInstance>();
+
+  /** As `placeSegment` says. */
+  of(segmentId: number, nodes: readonly DataNodeInstance[]): DataNodeInstance | undefined {
+    if (nodes.length !== this.#nodes.length || nodes.some((node, i) => node.key !== this.#nodes[i]?.key)) {
+      this.#nodes = [...nodes];
+      this.#places.clear();
+    }
+    const known = this.#places.get(segmentId);
+    if (known) return known;
+    const node = placeSegment(segmentId, nodes);
+    if (node) this.#places.set(segmentId, node);
+    return node;
+  }
+
+  forget(segmentId: number): void {
+    this.#places.delete(segmentId);
+  }
+}
+
 /** A CRC is linear, so that two nodes would differ by a constant; this spreads it. */
 function mix(value: number): number {
   let hash = value;

@@ -5,7 +5,7 @@ import type { Transport } from '@cairn/rpc';
 import { encodeSchema } from '@cairn/schema';
 import type { StreamingCatalog } from './catalog-face.ts';
 import type { CollectionSegments } from './collection-segments.ts';
-import { type DataNodeInstance, placeSegment } from './placement.ts';
+import { type DataNodeInstance, Placement } from './placement.ts';
 import type { GrowingPart, Shard } from './shard.ts';
 
 /** Segments of one LoadSegments call. */
@@ -67,6 +67,7 @@ export interface ShardViewOptions {
 export class ShardView {
   readonly #options: ShardViewOptions;
   readonly #entries = new Map<number, Entry>();
+  readonly #placement = new Placement();
   readonly #busy = new Set<string>();
   readonly #delays = new Map<string, number>();
   readonly #reads = new Set<ReadView>();
@@ -162,11 +163,12 @@ export class ShardView {
     const due = new Map<string, { node: DataNodeInstance; entries: Entry[] }>();
     for (const entry of this.#entries.values()) if (entry.holder && !alive.has(entry.holder.key)) entry.holder = undefined;
     this.#settle();
+    const formOf = this.#forms();
     for (const entry of this.#entries.values()) {
       // Its objects may be gone already: it is read where it is, and loaded nowhere else.
       if (entry.leaving) continue;
-      const node = placeSegment(entry.record.id, nodes);
-      if (!node || (entry.holder?.key === node.key && entry.loadedAs === this.#form(entry.record.id))) continue;
+      const node = this.#placement.of(entry.record.id, nodes);
+      if (!node || (entry.holder?.key === node.key && entry.loadedAs === formOf(entry.record.id))) continue;
       const batch = due.get(node.key) ?? { node, entries: [] };
       batch.entries.push(entry);
       due.set(node.key, batch);
@@ -309,6 +311,7 @@ export class ShardView {
     const { segments, shard } = this.#options;
     this.#purgedTs = Math.max(this.#purgedTs, segments.segment(id)?.purgedTs ?? 0, entry.record.purgedTs);
     this.#entries.delete(id);
+    this.#placement.forget(id);
     shard.drop(id);
     const { holder } = entry;
     if (holder) this.#discard(() => void this.#release(holder, [id]));
@@ -364,16 +367,18 @@ export class ShardView {
     );
   }
 
-  /** What decides whether a loaded segment must be sent again. */
-  #form(segmentId: number): string {
+  /** What decides whether a loaded segment must be sent again, as of now. */
+  #forms(): (segmentId: number) => string {
     const { catalog, segments, shard } = this.#options;
     const live = new Set(catalog.indexes(shard.collectionId).flatMap((index) => (index.droppedTs === 0 ? [index.id] : [])));
-    const builds = segments.indexes(segmentId).filter((build) => live.has(build.indexId));
     const version = catalog.collection(shard.collectionId)?.record.schemaVersion ?? 0;
-    return `${version}/${builds
-      .map((build) => build.buildId)
-      .sort((a, b) => a - b)
-      .join(',')}`;
+    return (segmentId) => {
+      const builds = segments.indexes(segmentId).filter((build) => live.has(build.indexId));
+      return `${version}/${builds
+        .map((build) => build.buildId)
+        .sort((a, b) => a - b)
+        .join(',')}`;
+    };
   }
 
   async #load(node: DataNodeInstance, entries: readonly Entry[]): Promise<void> {
@@ -381,7 +386,7 @@ export class ShardView {
     const request = this.#loadRequest(entries);
     if (!request) return;
     this.#busy.add(node.key);
-    const forms = entries.map((entry) => this.#form(entry.record.id));
+    const forms = entries.map((entry) => this.#forms()(entry.record.id));
     try {
       await transport
         .client(DataNodeDefinition, node.address)

@@ -8,6 +8,7 @@ import {
   CompactionTaskRecord,
   CompactionTaskState,
   IndexBuildState,
+  type IndexRecord,
   type SegmentRecord,
 } from '@cairn/proto/cairn/meta';
 import type { CompactRequest, CompactResponse, GetCompactionResponse } from '@cairn/proto/cairn/services';
@@ -168,7 +169,9 @@ export class Compactor {
   /** Records plans of a collection, `room` at most; undefined: what protects its segments is not known. */
   async #inspect(collection: CollectionRecord, room: number): Promise<number | undefined> {
     const { store, rules, runtime, settings, logger } = this.#options;
-    const groups = this.#groups(collection).filter(([group]) => group && !this.#isBusy(groupOf(group)));
+    const open = new Set<string>();
+    for (const task of store.state.compactionTasks.values()) if (isOpen(task)) open.add(groupOf(task));
+    const groups = this.#groups(collection).filter(([group]) => group && !open.has(groupOf(group)) && !this.#isBusy(groupOf(group)));
     if (groups.length === 0 || rules.heldBy(collection.id)) return 0;
     let isProtected: (segment: SegmentRecord) => boolean;
     try {
@@ -185,9 +188,10 @@ export class Compactor {
       deletedPercent: settings.compactionDeletedPercent,
     };
     const deletesOf = this.#deletesOf(collection);
+    const indexes = store.state.indexesOf(collection.id);
     let planned = 0;
     for (const segments of groups) {
-      const free = segments.filter((segment) => !isProtected(segment) && !this.#isIndexing(collection, segment));
+      const free = segments.filter((segment) => !isProtected(segment) && !this.#isIndexing(indexes, segment));
       const [group] = free;
       if (!group || planned >= room) continue;
       const plan = planAutomatic(free, deletesOf(group.shard), purgeBeforeTs, limits, this.#turn, rules.expiredUpTo(collection));
@@ -198,17 +202,15 @@ export class Compactor {
     return planned;
   }
 
+  /** A task of it runs here, or it failed a moment ago. */
   #isBusy(group: string): boolean {
-    const { store, runtime } = this.#options;
-    if (this.#running.has(group) || (this.#pausedUntil.get(group) ?? 0) > runtime.monotonic()) return true;
-    return [...store.state.compactionTasks.values()].some((task) => isOpen(task) && groupOf(task) === group);
+    return this.#running.has(group) || (this.#pausedUntil.get(group) ?? 0) > this.#options.runtime.monotonic();
   }
 
   /** An index of it is being built: it is left alone until then, or the work would be for nothing. */
-  #isIndexing(collection: CollectionRecord, segment: SegmentRecord): boolean {
-    const { store, segments } = this.#options;
-    return store.state.indexesOf(collection.id).some((index) => {
-      const build = segments.build(keys.segmentIndex(collection.id, segment.id, index.id));
+  #isIndexing(indexes: readonly IndexRecord[], segment: SegmentRecord): boolean {
+    return indexes.some((index) => {
+      const build = this.#options.segments.build(keys.segmentIndex(segment.collectionId, segment.id, index.id));
       return build?.record.state === IndexBuildState.INDEX_BUILD_PENDING;
     });
   }
