@@ -14,6 +14,7 @@ import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
 import { requireLoadedFor, shardsFor } from './read-scope.ts';
 import { rangeOfPage } from './search-iterator.ts';
 import { readSearchParams, type SearchParams } from './search-params.ts';
+import { SearchShapes } from './search-shapes.ts';
 import { templateValues } from './templates.ts';
 
 /** A search as one field, one metric, one filter; what the shards run and how their parts are put together. */
@@ -38,8 +39,60 @@ export interface SearchInput {
   readonly outputFields: readonly string[];
 }
 
+/** All of a search but its vectors. */
+type SearchShape = Omit<PlannedSearch, 'plan' | 'entry'> & {
+  readonly field: Field;
+  readonly plan: Omit<SearchPlan, 'nq' | 'queries'>;
+};
+
+const shapes = new WeakMap<ProxyParts, SearchShapes<SearchShape>>();
+
 /** InvalidParameter for whatever of the request does not fit the collection. */
 export async function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<PlannedSearch> {
+  const shape = await shapeOf(parts, entry, input);
+  const { params, groupBy, field } = shape;
+  const { nq, bytes } =
+    typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, parts.config.limits);
+  if (params.iterator && (nq !== 1 || groupBy || params.offset > 0)) {
+    throw new CairnError(
+      'InvalidParameter',
+      `a search iterator takes one query vector, no offset and no grouping, got nq ${nq} and offset ${params.offset}`,
+    );
+  }
+  const plan: SearchPlan = { ...shape.plan, nq, queries: bytes };
+  // Whatever of it does not fit is told here, with nothing asked of any shard.
+  readSearchPlan(plan, entry.schema);
+  return { ...shape, entry, plan };
+}
+
+/** Read once for all requests that differ in their vectors only. */
+async function shapeOf(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<SearchShape> {
+  for (const _ in input.templates) return readShape(parts, entry, input);
+  let known = shapes.get(parts);
+  if (!known) {
+    known = new SearchShapes();
+    shapes.set(parts, known);
+  }
+  const { revision } = parts.catalog;
+  const key = keyOf(entry, input);
+  const found = known.find(revision, entry.record, key);
+  if (found) return found;
+  const shape = await readShape(parts, entry, input);
+  // Each page of an iterator is a shape of its own.
+  if (!shape.params.iterator) known.keep(revision, entry.record, key, shape);
+  return shape;
+}
+
+/** Different for requests of different shape: every part stands with its length. */
+function keyOf({ record }: CollectionEntry, { filter, searchParams, outputFields }: SearchInput): string {
+  let key = `${record.id} ${filter.length} ${filter}`;
+  for (const { key: name, value } of searchParams) key += ` ${name.length} ${value.length} ${name}${value}`;
+  key += ' ;';
+  for (const name of outputFields) key += ` ${name.length} ${name}`;
+  return key;
+}
+
+async function readShape(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<SearchShape> {
   const { limits } = parts.config;
   const { schema } = entry;
   const params = readSearchParams(input.searchParams, limits);
@@ -53,23 +106,13 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
   const orderBy = readOrderBy(params.orderBy, schema);
   if (orderBy.length > 0 && (groupBy || params.iterator))
     throw new CairnError('NotSupported', 'not supported: order_by together with grouping or a search iterator');
-  const { nq, bytes } =
-    typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, limits);
   const { iterator } = params;
-  if (iterator && (nq !== 1 || groupBy || params.offset > 0)) {
-    throw new CairnError(
-      'InvalidParameter',
-      `a search iterator takes one query vector, no offset and no grouping, got nq ${nq} and offset ${params.offset}`,
-    );
-  }
   const range = iterator && rangeOfPage(metric, params.index, iterator.lastBound);
-  const plan: SearchPlan = {
+  const plan = {
     fieldId: field.id,
     metric,
-    nq,
     // One hit more than a page of an iterator has tells whether its last score goes on behind it.
     topK: iterator ? Math.min(iterator.batchSize + 1, limits.maxTopK) : params.limit + params.offset,
-    queries: bytes,
     filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
     outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((column) => column.id))],
     dynamicKeys: [...output.dynamicKeys],
@@ -78,9 +121,7 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
     groupSize: groupBy ? params.groupSize : 0,
     strictGroupSize: params.strictGroupSize,
   };
-  // Whatever of it does not fit is told here, with nothing asked of any shard.
-  readSearchPlan(plan, schema);
-  return { entry, shards: shardsFor(entry, expr), plan, params, output, groupBy, orderBy };
+  return { shards: shardsFor(entry, expr), field, plan, params, output, groupBy, orderBy };
 }
 
 function searchedField({ schema, record }: CollectionEntry, name: string): Field {

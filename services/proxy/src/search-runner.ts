@@ -81,13 +81,17 @@ async function searchOnce(parts: ProxyParts, context: RequestContext, search: Pl
     }),
   );
   checkResultBytes(parts, entry, results);
-  const merged = mergeHits(results.map(decodeSearchResult), {
+  const shards = results.map(decodeSearchResult);
+  const [only] = shards;
+  const options = {
     metric: plan.metric,
     nq: plan.nq,
     k: search.mergedGroups ?? plan.topK,
     pkField: entry.schema.primaryKey,
     ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
-  });
+  };
+  // What one owner answers is merged already.
+  const merged = shards.length === 1 ? only : mergeHits(shards, options);
   const ts = Math.max(0, ...results.map((result) => result.ts));
   const hits = await ordered(merged, search.orderBy, parts.runtime);
   return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };

@@ -88,7 +88,7 @@ function joinDense(values: readonly Uint8Array[], field: Field, width: number): 
   });
   if (field.type === DataType.FloatVector) {
     const floats = new Float32Array(joined.buffer);
-    const at = floats.findIndex((value) => !Number.isFinite(value));
+    const at = firstOdd(floats);
     if (at >= 0)
       throw new CairnError(
         'InvalidParameter',
@@ -96,6 +96,13 @@ function joinDense(values: readonly Uint8Array[], field: Field, width: number): 
       );
   }
   return joined;
+}
+
+/** Where the first number stands that is none, or infinite; -1: nowhere. A sum is finite only when all its parts are, and may overflow by itself. */
+function firstOdd(floats: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < floats.length; i++) sum += floats[i];
+  return Number.isFinite(sum) ? -1 : floats.findIndex((value) => !Number.isFinite(value));
 }
 
 /** A list of vectors for each query, each list with its length before it. */
