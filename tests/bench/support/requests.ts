@@ -17,29 +17,31 @@ export function clusteredVectors(rows: number, dim: number, random: () => number
   return vectors;
 }
 
+/** Columns of an int64 key `id`, counted from firstKey, and one float `vector`. */
+export function insertFields(firstKey: number, vectors: Float32Array, dim: number): FieldData[] {
+  const rows = vectors.length / dim;
+  return [
+    FieldData.fromPartial({
+      type: WireType.Int64,
+      fieldName: 'id',
+      field: {
+        $case: 'scalars',
+        value: { data: { $case: 'longData', value: { data: Array.from({ length: rows }, (_, i) => BigInt(firstKey + i)) } } },
+      },
+    }),
+    FieldData.fromPartial({
+      type: WireType.FloatVector,
+      fieldName: 'vector',
+      field: { $case: 'vectors', value: { dim: BigInt(dim), data: { $case: 'floatVector', value: { data: Array.from(vectors) } } } },
+    }),
+  ];
+}
+
 /** An InsertRequest of an int64 key and one float vector field, encoded. */
 export function insertRequest(collection: string, firstKey: number, vectors: Float32Array, dim: number): Uint8Array {
   const rows = vectors.length / dim;
   return InsertRequest.encode(
-    InsertRequest.fromPartial({
-      collectionName: collection,
-      numRows: rows,
-      fieldsData: [
-        FieldData.fromPartial({
-          type: WireType.Int64,
-          fieldName: 'id',
-          field: {
-            $case: 'scalars',
-            value: { data: { $case: 'longData', value: { data: Array.from({ length: rows }, (_, i) => BigInt(firstKey + i)) } } },
-          },
-        }),
-        FieldData.fromPartial({
-          type: WireType.FloatVector,
-          fieldName: 'vector',
-          field: { $case: 'vectors', value: { dim: BigInt(dim), data: { $case: 'floatVector', value: { data: Array.from(vectors) } } } },
-        }),
-      ],
-    }),
+    InsertRequest.fromPartial({ collectionName: collection, numRows: rows, fieldsData: insertFields(firstKey, vectors, dim) }),
   ).finish();
 }
 
