@@ -9,6 +9,7 @@ import { startCairn } from './peers/cairn-side.ts';
 import { startPgvector } from './peers/pgvector-side.ts';
 import { type Load, type PeerData, type Side, TOP_K } from './peers/side.ts';
 import { startWeaviate } from './peers/weaviate-side.ts';
+import { latentPoints } from './support/points.ts';
 import { printTable, quantile, round } from './support/table.ts';
 
 const rows = Number(process.argv[2] ?? 100_000);
@@ -17,32 +18,14 @@ const runs = Number(process.argv[4] ?? 3);
 const effort = process.argv[5] ?? '64';
 const wanted = (process.argv[6] ?? 'cairn,weaviate,pgvector').split(',');
 const DIM = 128;
-const LATENT = 24;
 const QUERIES = 500;
 const SAMPLE = 100;
 const EFFORTS = [16, 24, 32, 48, 64, 96, 128, 192, 256];
 const ENOUGH = 0.95;
 
-/** Points of a space of 24 dimensions around 200 centres, laid into 128: about as hard as embeddings are. */
 function makeData(): PeerData {
   const random = seeded(20);
-  const normal = (): number => random() + random() + random() + random() - 2;
-  const mix = Float32Array.from({ length: LATENT * DIM }, normal);
-  const centres = Float32Array.from({ length: 200 * LATENT }, () => normal() * 2);
-  const points = (count: number): Float32Array => {
-    const vectors = new Float32Array(count * DIM);
-    const latent = new Float64Array(LATENT);
-    for (let row = 0; row < count; row++) {
-      const centre = Math.floor(random() * 200) * LATENT;
-      for (let i = 0; i < LATENT; i++) latent[i] = (centres[centre + i] ?? 0) + normal();
-      for (let to = 0; to < DIM; to++) {
-        let sum = 0.05 * normal();
-        for (let i = 0; i < LATENT; i++) sum += (latent[i] ?? 0) * (mix[i * DIM + to] ?? 0);
-        vectors[row * DIM + to] = sum / 8;
-      }
-    }
-    return vectors;
-  };
+  const points = latentPoints(DIM, random);
   return {
     dim: DIM,
     vectors: points(rows),

@@ -1,7 +1,8 @@
 """One pymilvus client as a worker: a JSON request a line in, a JSON answer a line out. Started as: pymilvus_worker.py URI
 
 Requests: {"do": "create", "collection", "dim", "index": bool, "metric"}, {"do": "insert", "collection", "rows", "dim", "batch", "vectors": FILE?},
-{"do": "load", "collection"}, {"do": "search", "collection", "vectors", "queries": FILE, "dim", "limit", "ef", "seconds"}, {"do": "drop", "collection"}.
+{"do": "load", "collection"}, {"do": "scalars", "collection", "rows"}, {"do": "query", "collection", "filters": [TEXT], "fields", "rows": expected, "seconds"},
+{"do": "search", "collection", "vectors", "queries": FILE, "dim", "limit", "ef", "seconds"}, {"do": "drop", "collection"}.
 Files are raw little-endian float32. Times are of the calls alone, in seconds; rows are made before the clock starts.
 """
 
@@ -88,6 +89,34 @@ def search(request):
         count += 1
     seconds = time.perf_counter() - start
     return {**result, "searches": count, "seconds": seconds, "clientCpu": time.process_time() - cpu}
+
+
+def scalars(request):
+    schema = MilvusClient.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("n", DataType.INT64)
+    schema.add_field("price", DataType.DOUBLE)
+    schema.add_field("name", DataType.VARCHAR, max_length=64)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=8)
+    indexes = client.prepare_index_params()
+    indexes.add_index("vector", index_type="HNSW", metric_type="COSINE", M=16, efConstruction=128)
+    client.create_collection(request["collection"], schema=schema, index_params=indexes)
+    vectors = np.random.default_rng(2).random((request["rows"], 8), dtype=np.float32)
+    rows = [{"id": i, "n": i * 7919 % 1000, "price": i / 8, "name": f"name of row {i}", "vector": vectors[i]} for i in range(request["rows"])]
+    for first in range(0, len(rows), 2000):
+        client.insert(request["collection"], rows[first : first + 2000])
+    return load(request)
+
+
+def query(request):
+    filters, fields = request["filters"], request["fields"]
+    count, start, cpu = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < request["seconds"]:
+        found = client.query(request["collection"], filter=filters[count % len(filters)], output_fields=fields)
+        if len(found) != request["rows"]:
+            raise RuntimeError(f"{len(found)} rows of {request['rows']} by {filters[count % len(filters)][:100]}")
+        count += 1
+    return {"searches": count, "seconds": time.perf_counter() - start, "clientCpu": time.process_time() - cpu}
 
 
 def drop(request):

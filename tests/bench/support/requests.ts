@@ -17,18 +17,21 @@ export function clusteredVectors(rows: number, dim: number, random: () => number
   return vectors;
 }
 
+/** An int64 key `id`, counted from firstKey. */
+export function keyField(firstKey: number, rows: number): FieldData {
+  const data = Array.from({ length: rows }, (_, i) => BigInt(firstKey + i));
+  return FieldData.fromPartial({
+    type: WireType.Int64,
+    fieldName: 'id',
+    field: { $case: 'scalars', value: { data: { $case: 'longData', value: { data } } } },
+  });
+}
+
 /** Columns of an int64 key `id`, counted from firstKey, and one float `vector`. */
 export function insertFields(firstKey: number, vectors: Float32Array, dim: number): FieldData[] {
   const rows = vectors.length / dim;
   return [
-    FieldData.fromPartial({
-      type: WireType.Int64,
-      fieldName: 'id',
-      field: {
-        $case: 'scalars',
-        value: { data: { $case: 'longData', value: { data: Array.from({ length: rows }, (_, i) => BigInt(firstKey + i)) } } },
-      },
-    }),
+    keyField(firstKey, rows),
     FieldData.fromPartial({
       type: WireType.FloatVector,
       fieldName: 'vector',
@@ -50,7 +53,8 @@ export interface SearchShape {
   readonly field: string;
   readonly metric: string;
   readonly topK: number;
-  readonly ef: number;
+  /** Absent: as the server picks. */
+  readonly ef?: number;
   readonly filter?: string;
 }
 
@@ -58,15 +62,19 @@ export interface SearchShape {
 export function searchRequest(shape: SearchShape, queries: Float32Array, dim: number): Uint8Array {
   const nq = queries.length / dim;
   const values = Array.from({ length: nq }, (_, i) => new Uint8Array(queries.slice(i * dim, (i + 1) * dim).buffer));
-  const placeholderGroup = PlaceholderGroup.encode(
-    PlaceholderGroup.fromPartial({ placeholders: [{ tag: '$0', type: PlaceholderType.FloatVector, values }] }),
-  ).finish();
+  return searchRequestOf(shape, PlaceholderType.FloatVector, values);
+}
+
+/** A SearchRequest of query vectors of any type in the form of the wire, encoded. */
+export function searchRequestOf(shape: SearchShape, type: PlaceholderType, values: Uint8Array[]): Uint8Array {
+  const nq = values.length;
+  const placeholderGroup = PlaceholderGroup.encode(PlaceholderGroup.fromPartial({ placeholders: [{ tag: '$0', type, values }] })).finish();
   const params = {
     anns_field: shape.field,
     topk: String(shape.topK),
     metric_type: shape.metric,
     round_decimal: '-1',
-    params: JSON.stringify({ ef: shape.ef }),
+    params: JSON.stringify(shape.ef === undefined ? {} : { ef: shape.ef }),
   };
   return SearchRequest.encode(
     SearchRequest.fromPartial({
