@@ -164,7 +164,8 @@ finish() {
   if [ $keep = 1 ] && [ $made_namespace = 1 ]; then
     say "kept: KUBECONFIG=${KUBECONFIG:-default}, namespace $namespace; 'helm -n $namespace uninstall cairn' and 'kubectl delete namespace $namespace' remove it"
   else
-    if [ $made_namespace = 1 ]; then
+    # A cluster that was made here goes with all that is in it.
+    if [ $made_namespace = 1 ] && [ $made_cluster = 0 ]; then
       helm uninstall cairn -n "$namespace" --wait --timeout 2m > /dev/null 2>&1
       kubectl delete namespace "$namespace" --wait=true --timeout=2m > /dev/null 2>&1 || say "the namespace $namespace is not gone yet"
     fi

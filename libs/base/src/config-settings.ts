@@ -49,6 +49,7 @@ export const settings = {
     callTimeoutMs: milliseconds(5 * SECOND, 'deadline of one call of the store', 1),
     etcd: {
       endpoints: list(['127.0.0.1:2379'], 'addresses of the members, host:port'),
+      connectTimeoutMs: milliseconds(2 * SECOND, 'a member that has not taken a connection by then is passed over', 100, 1 * MINUTE),
       username: text('', 'user of etcd; empty: none, or the name in the client certificate'),
       password: secret('', 'password of the user'),
       tls: tls('etcd'),

@@ -1,9 +1,13 @@
 import { asCairnError, CairnError, type Deferred, deferred, hasCode, type Logger, type Runtime } from '@cairn/base';
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from 'etcd3';
 import type { EtcdClient } from './etcd-client.ts';
+import type { EtcdMember } from './etcd-members.ts';
 import type { Lease } from './meta-store.ts';
 
-type KeepAliveStream = Awaited<ReturnType<EtcdClient['leases']['leaseKeepAlive']>>;
+interface KeepAliveStream {
+  readonly member: EtcdMember;
+  readonly calls: Awaited<ReturnType<EtcdClient['leases']['leaseKeepAlive']>>;
+}
 
 /** A keep-alive is sent every third of the life, and gives up waiting after another third. */
 const PARTS = 3;
@@ -89,7 +93,9 @@ export class EtcdLease implements Lease {
       } catch (error) {
         if (this.#lost.signal.aborted) return;
         this.#logger.warn({ error: asCairnError(error), lease: this.id }, 'lease: keep-alive failed, trying again');
+        const member = this.#stream?.member;
         this.#closeStream();
+        if (member) this.#client.suspect(member);
         // The next try comes soon, not after another third.
         sentAt = this.#runtime.monotonic() - this.ttlMs / PARTS + REOPEN_MS;
       }
@@ -104,9 +110,7 @@ export class EtcdLease implements Lease {
       answer.reject(new CairnError('StoreUnavailable', 'keep-alive was not answered')),
     );
     try {
-      this.#stream ??= await this.#open();
-      const request: ILeaseKeepAliveRequest = { ID: this.id };
-      this.#stream.write(request);
+      await Promise.race([this.#send(answer), answer.promise]);
       return await answer.promise;
     } finally {
       timer.cancel();
@@ -114,17 +118,30 @@ export class EtcdLease implements Lease {
     }
   }
 
+  /** Sends a keep-alive for `answer`; opens the stream first where there is none. */
+  async #send(answer: Deferred<ILeaseKeepAliveResponse>): Promise<void> {
+    const stream = this.#stream ?? (await this.#open());
+    // Too late: the answer would be taken for that of a later one.
+    if (this.#answer !== answer) return stream.calls.cancel();
+    this.#stream = stream;
+    const request: ILeaseKeepAliveRequest = { ID: this.id };
+    stream.calls.write(request);
+  }
+
   async #open(): Promise<KeepAliveStream> {
-    this.#client.checkOpen('lease keep-alive');
-    const stream = await this.#client.leases.leaseKeepAlive();
+    const member = await this.#client.member('lease keep-alive');
+    const calls = await member.client.leaseClient.leaseKeepAlive();
+    const stream = { member, calls };
     const failed = (error: Error) => {
-      if (this.#stream === stream) this.#stream = undefined;
+      if (this.#stream !== stream) return;
       this.#answer?.reject(new CairnError('StoreUnavailable', `keep-alive stream: ${error.message}`, { cause: error }));
+      if (!this.#answer) this.#closeStream();
     };
-    stream.on('data', (response) => this.#answer?.resolve(response));
-    stream.on('error', failed);
-    stream.on('end', () => failed(new Error('ended')));
-    if (this.#lost.signal.aborted) stream.cancel();
+    calls.on('data', (response) => {
+      if (this.#stream === stream) this.#answer?.resolve(response);
+    });
+    calls.on('error', failed);
+    calls.on('end', () => failed(new Error('ended')));
     return stream;
   }
 
@@ -136,7 +153,7 @@ export class EtcdLease implements Lease {
   #closeStream(): void {
     const stream = this.#stream;
     this.#stream = undefined;
-    stream?.cancel();
+    stream?.calls.cancel();
   }
 
   #end(reason: CairnError): void {

@@ -6,6 +6,8 @@ import { WATCH_QUEUE_EVENTS } from './table-watch.ts';
 
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
+/** A member that has not begun a watch by then is given up. */
+const CREATED_WITHIN_MS = 5000;
 
 export interface EtcdWatchOptions {
   readonly client: EtcdClient;
@@ -74,8 +76,8 @@ export class EtcdWatch {
   /** One stream, until it breaks, is cancelled by etcd, or its consumer is too slow. */
   async *#follow(from: number, stop: AbortSignal): AsyncGenerator<WatchBatch> {
     const { client, key, keyEnd } = this.#options;
-    client.checkOpen('watch');
-    const stream = await client.watches.watch();
+    const member = await client.member('watch');
+    const stream = await member.client.watchClient.watch();
     let queue: WatchBatch[] = [];
     let queued = 0;
     let outcome: Outcome | undefined;
@@ -84,7 +86,14 @@ export class EtcdWatch {
       outcome ??= how;
       wake();
     };
+    const broken = () => {
+      if (outcome) return;
+      finish('reconnect');
+      client.suspect(member);
+    };
+    const unanswered = client.runtime.after(CREATED_WITHIN_MS, broken);
     stream.on('data', (response) => {
+      unanswered.cancel();
       if (outcome) return;
       if (response.canceled) return finish(Number(response.compact_revision) > 0 ? 'reset' : 'reconnect');
       for (const batch of this.#split(response)) {
@@ -97,10 +106,13 @@ export class EtcdWatch {
       }
       wake();
     });
-    stream.on('error', () => finish('reconnect'));
-    stream.on('end', () => finish('reconnect'));
+    stream.on('error', broken);
+    stream.on('end', broken);
     const onStop = () => finish('reconnect');
     stop.addEventListener('abort', onStop, { once: true });
+    // Found silent by others: this stream may be so too, and would learn it only from its own pings.
+    member.left.addEventListener('abort', onStop, { once: true });
+    if (member.left.aborted) onStop();
     try {
       stream.write({ create_request: { key, range_end: keyEnd, start_revision: from, progress_notify: true } });
       for (;;) {
@@ -122,7 +134,9 @@ export class EtcdWatch {
         }
       }
     } finally {
+      unanswered.cancel();
       stop.removeEventListener('abort', onStop);
+      member.left.removeEventListener('abort', onStop);
       outcome ??= 'reconnect';
       stream.cancel();
     }

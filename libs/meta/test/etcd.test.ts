@@ -1,3 +1,4 @@
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { SystemRuntime } from '@cairn/base';
 import { Etcd3 } from 'etcd3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -7,6 +8,38 @@ import { metaStoreContract, WatchReader } from './contract.ts';
 import { type RestartableEtcd, startDurableEtcd } from './etcd-server.ts';
 
 const runtime = new SystemRuntime();
+
+/** Begins with the first of several. */
+class FirstRuntime extends SystemRuntime {
+  override random(): number {
+    return 0;
+  }
+}
+
+/** Passes bytes on to an address until it is told to be silent: connections stay, nothing comes through. */
+async function startRelay(target: string): Promise<{ endpoint: string; freeze(): void; stop(): void }> {
+  const { hostname, port } = new URL(target);
+  const sockets: Socket[] = [];
+  const relay = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    sockets.push(near, far);
+    for (const socket of [near, far]) socket.on('error', () => undefined);
+    near.pipe(far);
+    far.pipe(near);
+  });
+  await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve));
+  return {
+    endpoint: `127.0.0.1:${(relay.address() as AddressInfo).port}`,
+    freeze: () => {
+      relay.removeAllListeners('connection');
+      for (const socket of sockets) socket.unpipe().pause();
+    },
+    stop: () => {
+      for (const socket of sockets) socket.destroy();
+      relay.unref().close();
+    },
+  };
+}
 const available = await serversAvailable('etcd');
 
 describe.skipIf(!available.ok)(`etcd ${available.reason}`, () => {
@@ -122,6 +155,45 @@ describe.skipIf(!available.ok)(`etcd ${available.reason}`, () => {
       expect(await store.get('a')).toBeDefined();
       await lease.revoke();
       await store.close();
+    });
+
+    test('a member that takes connections and never answers, or takes none, is passed over: calls, watches and leases go by another', async () => {
+      const silent = createServer((socket) => socket.on('error', () => undefined));
+      await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+      const { port } = silent.address() as AddressInfo;
+      const [good = ''] = server.endpoints;
+      for (const bad of [`127.0.0.1:${port}`, '127.0.0.1:1']) {
+        // Begins with the bad one.
+        const store = new EtcdMetaStore({ endpoints: [bad, good], prefix: 'hung/', callTimeoutMs: 2000 }, new FirstRuntime());
+        const reader = new WatchReader(store, '');
+        const lease = await store.grantLease(3000);
+        expect((await reader.next()).kind).toBe('reset');
+        await store.txn({ then: [{ ...put(`key of ${bad}`, '1'), lease: lease.id }] });
+        await reader.until(() => reader.state.has(`key of ${bad}`));
+        expect(lease.lost.aborted).toBe(false);
+        await lease.revoke();
+        await reader.stop();
+        await store.close();
+      }
+      silent.unref().close();
+    });
+
+    test('a member that falls silent is left: what was watched goes on by another, and the lease lives', async () => {
+      const relay = await startRelay(server.endpoints[0] ?? '');
+      const store = new EtcdMetaStore({ endpoints: [relay.endpoint, server.endpoints[0] ?? ''], prefix: 'silent/' }, new FirstRuntime());
+      const lease = await store.grantLease(6000);
+      const reader = new WatchReader(store, '');
+      await reader.next();
+      relay.freeze();
+      const writer = open('silent/');
+      await writer.txn({ then: [put('after', '1')] });
+      await reader.until(() => reader.state.has('after'));
+      expect(reader.batches.filter((batch) => batch.kind === 'reset')).toHaveLength(1);
+      await store.txn({ then: [put('and', '2')] });
+      expect(lease.lost.aborted).toBe(false);
+      await reader.stop();
+      await Promise.all([store.close(), writer.close()]);
+      relay.stop();
     });
 
     test('an address where nothing listens: StoreUnavailable, not a hang', async () => {

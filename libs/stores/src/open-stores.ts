@@ -48,9 +48,10 @@ async function openMeta(config: Config, runtime: Runtime, logger: Logger): Promi
     case 'etcd': {
       // Clients of servers are large: embedded processes do without.
       const { EtcdMetaStore } = await import('@cairn/meta/etcd');
-      const { endpoints, username, password } = etcd;
+      const { endpoints, username, password, connectTimeoutMs } = etcd;
       const tls = await tlsOf(etcd.tls, 'meta.etcd.tls');
-      return new EtcdMetaStore({ endpoints, username, password, ...(tls ? { tls } : {}), prefix, callTimeoutMs }, runtime, logger);
+      const access = { username, password, ...(tls ? { tls } : {}) };
+      return new EtcdMetaStore({ endpoints, ...access, prefix, callTimeoutMs, connectTimeoutMs }, runtime, logger);
     }
     case 'lmdb':
       return LmdbMetaStore.open(join(config.dataDir, 'meta'), runtime);
