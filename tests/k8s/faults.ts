@@ -111,6 +111,7 @@ async function powerLoss(release: Release, random: () => number): Promise<Fault>
     reachMs: 20_000,
     node,
     run: async () => {
+      const sinceMs = Date.now();
       await release.node('kill', node);
       try {
         await sleep(15_000);
@@ -118,6 +119,7 @@ async function powerLoss(release: Release, random: () => number): Promise<Fault>
         await release.node('start', node);
       }
       await nodeReady(release, node);
+      await release.restartedOn(node, sinceMs);
       await release.waitReady();
     },
   };

@@ -18,6 +18,8 @@ export interface Pod {
   readonly ip: string;
   readonly ready: boolean;
   readonly restarts: number;
+  /** When its oldest container started, ms since 1970 (whole seconds); 0: one does not run. */
+  readonly startedMs: number;
 }
 
 interface PodList {
@@ -27,7 +29,10 @@ interface PodList {
     readonly status: {
       readonly podIP?: string;
       readonly conditions?: readonly { readonly type: string; readonly status: string }[];
-      readonly containerStatuses?: readonly { readonly restartCount: number }[];
+      readonly containerStatuses?: readonly {
+        readonly restartCount: number;
+        readonly state?: { readonly running?: { readonly startedAt?: string } };
+      }[];
     };
   }[];
 }
@@ -72,6 +77,7 @@ export class Release {
         ip: item.status.podIP ?? '',
         ready: item.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false,
         restarts: item.status.containerStatuses?.reduce((sum, { restartCount }) => sum + restartCount, 0) ?? 0,
+        startedMs: Math.min(...(item.status.containerStatuses ?? []).map(({ state }) => Date.parse(state?.running?.startedAt ?? '') || 0)),
       }));
   }
 
@@ -127,6 +133,21 @@ export class Release {
     for (const set of ['streaming', 'datanode', 'etcd', 'nats', 'minio']) {
       const there = await this.kubectl('get', 'statefulset', this.named(set), '--ignore-not-found', '-o', 'name');
       if (there !== '') await this.kubectl('rollout', 'status', `statefulset/${this.named(set)}`, `--timeout=${timeoutS}s`);
+    }
+  }
+
+  /**
+   * Resolves when every pod on a node runs containers that started at or after `sinceMs`: after a loss of power the API goes on calling the old ones
+   * ready until the kubelet has told of the new.
+   */
+  async restartedOn(node: string, sinceMs: number, timeoutS = 180): Promise<void> {
+    for (let left = timeoutS; ; left--) {
+      const pods = (await Promise.all(ROLES.map((role) => this.pods(role)))).flat().filter((pod) => pod.node === node);
+      // The API counts in whole seconds.
+      const old = pods.filter(({ startedMs, ready }) => !ready || startedMs < sinceMs - 1_000).map(({ name }) => name);
+      if (old.length === 0) return;
+      if (left === 0) throw new Error(`not started anew on ${node}: ${old.join(', ')}`);
+      await sleep(1_000);
     }
   }
 

@@ -189,6 +189,8 @@ sets=()
 case $cluster in
   tools)
     export CAIRN_K8S_TOOLS=$tools
+    # It belongs to somebody else, or was kept: it must not be ended here.
+    ! ip link show ck8s0 > /dev/null 2>&1 || { echo "e2e-k8s.sh: a cluster of these tools is up already; use it with --use-current-context and --image, or end it with $tools/down.sh" >&2; exit 1; }
     say "cluster of $nodes nodes by $tools"
     made_cluster=1
     kubeconfig=$(NODES=$nodes NODE_GRACE=${NODE_GRACE:-16s} "$tools/up.sh" 2> "$work/up.log" | sed -n 's/^KUBECONFIG=//p') || { cat "$work/up.log"; exit 1; }

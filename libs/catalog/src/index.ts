@@ -9,6 +9,7 @@ export * from './grouped-commit.ts';
 export * from './hidden-names.ts';
 export * from './id-allocator.ts';
 export * from './keys.ts';
+export * from './leader-watch.ts';
 export * from './machines.ts';
 export * from './node-registration.ts';
 export * from './object-names.ts';

@@ -187,8 +187,7 @@ export class LeaderTerm implements Term {
     const { wal, runtime, logger, settings } = this.#resources;
     const stop = this.#abort.signal;
     const electedMs = runtime.monotonic();
-    this.#epoch = await this.#raiseEpoch();
-    await this.oracle.start();
+    this.#epoch = await this.#begin();
     // Writes wait for stamps and ids alone: both are greater than any before, whatever of the catalog is still to be read.
     this.#stamping = true;
     await this.store.load();
@@ -270,20 +269,28 @@ export class LeaderTerm implements Term {
     logger.info({ nodeId: this.#resources.nodeId, epoch: this.#epoch, tookMs }, 'leading coordinator');
   }
 
-  /** Raised in every term: the control channel is fenced with it, and tasks of earlier leaders are told apart by it. */
-  async #raiseEpoch(): Promise<number> {
+  /**
+   * Raises the epoch, in every term: the control channel is fenced with it, and tasks of earlier leaders are told apart by it. The first limit of
+   * the timestamps goes with it in one transaction: everybody who writes waits for that.
+   */
+  async #begin(): Promise<number> {
     const { nodeId, address } = this.#resources;
+    const readEpoch = () => this.store.retrying(() => this.store.meta.get(keys.controlEpoch));
     for (;;) {
-      const entry = await this.store.retrying(() => this.store.meta.get(keys.controlEpoch));
+      const [entry] = await Promise.all([readEpoch(), this.oracle.load()]);
+      const { limit, put } = this.oracle.firstLimit();
       const epoch = (entry ? Number(Buffer.from(entry.value).toString()) : 0) + 1;
       const revision = await this.store.commit({
         if: [{ kind: 'modRevision', key: keys.controlEpoch, equals: entry?.modRevision ?? 0 }],
         puts: [
           { key: keys.controlEpoch, value: Buffer.from(epoch.toString()) },
           { key: this.#leadership.key, value: LeaderRecord.encode({ nodeId, address, epoch }).finish(), lease: this.#leadership.lease.id },
+          put,
         ],
       });
-      if (revision !== undefined) return epoch;
+      if (revision === undefined) continue;
+      this.oracle.start(limit);
+      return epoch;
     }
   }
 

@@ -1,7 +1,7 @@
 import { CairnError, EPOCH_MS, type Logger, makeTimestamp, type Runtime, type TimerHandle, type Timestamp } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { Leadership } from '@cairn/meta';
-import type { LeaderStore } from './leader-store.ts';
+import type { LeaderStore, Put } from './leader-store.ts';
 
 /** How far ahead of the clock the saved limit is: what a restart may skip, and the longest a deposed leader could go on. */
 const SAVE_AHEAD_MS = 3_000;
@@ -36,11 +36,21 @@ export class TimestampOracle {
     this.#logger = logger;
   }
 
-  async start(): Promise<void> {
+  /** Reads what earlier leaders may have given out. Before it, and before `start`, nothing is given out. */
+  async load(): Promise<void> {
     const saved = await this.#store.retrying(() => this.#store.meta.get(keys.timestampLimit));
     this.#limit = saved ? decodeLimit(saved.value) : 0;
     this.#last = this.#limit;
-    await this.#raise(0);
+  }
+
+  /** A first limit for a transaction of the caller, so that a new leader needs one less; `start` takes what it returned once that is committed. */
+  firstLimit(): { readonly limit: Timestamp; readonly put: Put } {
+    const limit = this.#nextLimit(0);
+    return { limit, put: { key: keys.timestampLimit, value: encodeLimit(limit) } };
+  }
+
+  start(limit: Timestamp): void {
+    this.#limit = limit;
     this.#tick();
   }
 
@@ -83,8 +93,12 @@ export class TimestampOracle {
     return this.#raising;
   }
 
+  #nextLimit(count: number): Timestamp {
+    return Math.max(this.#limit, this.#now() + SAVE_AHEAD_MS * PER_MS, this.#last + count + MARGIN_MS * PER_MS);
+  }
+
   async #save(count: number): Promise<void> {
-    const limit = Math.max(this.#now() + SAVE_AHEAD_MS * PER_MS, this.#last + count + MARGIN_MS * PER_MS);
+    const limit = this.#nextLimit(count);
     if (limit <= this.#limit) return;
     await this.#store.mustCommit({ puts: [{ key: keys.timestampLimit, value: encodeLimit(limit) }] });
     this.#limit = limit;

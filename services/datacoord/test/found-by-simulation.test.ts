@@ -64,7 +64,10 @@ test(
   simulated(async (simulation) => {
     const { store, leadership, runtime } = await lead(simulation);
     const oracle = new TimestampOracle(store, leadership, runtime, silentLogger);
-    await oracle.start();
+    await oracle.load();
+    const { limit, put } = oracle.firstLimit();
+    await store.mustCommit({ puts: [put] });
+    oracle.start(limit);
     // The clock goes back: the limit stands, what was given out comes near it, and a tick finds that the limit need not grow.
     runtime.jump(-10_000);
     let last = await oracle.allocate(1);

@@ -1,5 +1,5 @@
 import { CairnError, type Runtime } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { keys, type LeaderWatch } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import { DataCoordDefinition, type SubmitResponse } from '@cairn/proto/cairn/services';
@@ -14,18 +14,23 @@ export type Change = NonNullable<ControlRecord['change']>;
 
 /** Longest single try of a call that is safe to repeat, so that a leader that hangs does not eat the caller's whole time. */
 const TRY_TIMEOUT_MS = 10_000;
+/** While nobody leads the store is asked again after this long, if the watch has not told before, ms. */
+const NO_LEADER_WAIT_MS = 500;
 
 /** DataCoord, whoever leads it: found by the leader's record, looked up again when it does not answer. */
 export class CoordinatorClient {
   readonly #meta: MetaStore;
   readonly #transport: Transport;
   readonly #runtime: Runtime;
+  readonly #leaders: LeaderWatch;
   #address: string | undefined;
 
-  constructor(meta: MetaStore, transport: Transport, runtime: Runtime) {
+  /** `leaders`: started and stopped by whoever made it. */
+  constructor(meta: MetaStore, transport: Transport, runtime: Runtime, leaders: LeaderWatch) {
     this.#meta = meta;
     this.#transport = transport;
     this.#runtime = runtime;
+    this.#leaders = leaders;
   }
 
   /** A call that may be repeated: reads, and writes that carry a request id. */
@@ -49,12 +54,11 @@ export class CoordinatorClient {
     tryTimeoutMs: number,
   ): Promise<T> {
     return retryWithin(this.#runtime, context, async () => {
-      const address = this.#address ?? (await this.#find());
+      const address = this.#address ?? (await this.#find(context));
+      const leader = this.#transport.client(definition, address);
+      const timeoutMs = Math.min(tryTimeoutMs, context.remaining());
       try {
-        return await work(this.#transport.client(definition, address), {
-          signal: context.signal,
-          timeoutMs: Math.min(tryTimeoutMs, context.remaining()),
-        });
+        return await this.#leaders.whileLeading(address, context.signal, (signal) => work(leader, { signal, timeoutMs }));
       } catch (error) {
         // Whatever failed: the next call asks the record who leads.
         this.#address = undefined;
@@ -68,9 +72,13 @@ export class CoordinatorClient {
     return this.call(context, (leader, options) => leader.submit({ record: { requestId: context.requestId, change } }, options));
   }
 
-  async #find(): Promise<string> {
+  async #find(context: RequestContext): Promise<string> {
     const entry = await this.#meta.get(keys.leader);
-    if (!entry) throw new CairnError('ServiceNotReady', 'no DataCoord leads now');
+    if (!entry) {
+      if (this.#leaders.address === undefined)
+        await this.#leaders.changed(Math.min(NO_LEADER_WAIT_MS, Math.max(0, context.remaining())), context.signal);
+      throw new CairnError('ServiceNotReady', 'no DataCoord leads now');
+    }
     const { address } = LeaderRecord.decode(entry.value);
     this.#address = address;
     return address;

@@ -1,5 +1,5 @@
 import { asCairnError, type CodeName, type Config, hasCode, type Logger, type Runtime, Semaphore, type Service } from '@cairn/base';
-import type { CatalogView } from '@cairn/catalog';
+import { type CatalogView, LeaderWatch } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
 import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
@@ -69,6 +69,7 @@ export class ProxyService implements Service {
   readonly name = 'proxy';
   readonly #options: ProxyOptions;
   readonly #parts: ProxyParts;
+  readonly #leaders: LeaderWatch;
   readonly #places: Semaphore;
   readonly #stopping = new AbortController();
   #server: RpcServer | undefined;
@@ -78,7 +79,8 @@ export class ProxyService implements Service {
     this.#options = options;
     const { catalog, meta, transport, runtime, config } = options;
     const logger = options.logger.child({ part: 'proxy' });
-    const coordinator = new CoordinatorClient(meta, transport, runtime);
+    this.#leaders = new LeaderWatch(meta, runtime, logger);
+    const coordinator = new CoordinatorClient(meta, transport, runtime, this.#leaders);
     this.#parts = {
       catalog: new ProxyCatalog(catalog),
       coordinator,
@@ -100,7 +102,7 @@ export class ProxyService implements Service {
 
   async start(): Promise<void> {
     const { runtime, config } = this.#options;
-    await this.#parts.owners.start();
+    await Promise.all([this.#parts.owners.start(), this.#leaders.start()]);
     if (this.#options.listen === false) return;
     const server = new RpcServer(runtime, this.#parts.logger, {
       maxReceiveBytes: config.rpc.maxMessageBytes,
@@ -119,7 +121,7 @@ export class ProxyService implements Service {
   async stop(): Promise<void> {
     await this.#server?.stop(STOP_GRACE_MS);
     this.#stopping.abort();
-    await this.#parts.owners.stop();
+    await Promise.all([this.#parts.owners.stop(), this.#leaders.stop()]);
   }
 
   /** The calls that the Milvus contract has no words for. */

@@ -1,12 +1,14 @@
 import { CairnError, isRetriable, type Runtime, retry } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { keys, type LeaderWatch } from '@cairn/catalog';
 import type { MetaStore } from '@cairn/meta';
 import { LeaderRecord } from '@cairn/proto/cairn/meta';
 import { DataCoordDefinition } from '@cairn/proto/cairn/services';
-import type { Client, Transport } from '@cairn/rpc';
+import type { CallOptions, Client, Transport } from '@cairn/rpc';
 
 const FIRST_DELAY_MS = 5;
-const MAX_DELAY_MS = 200;
+const MAX_DELAY_MS = 100;
+/** While nobody leads the store is asked again after this long, if the watch has not told before, ms. */
+const NO_LEADER_WAIT_MS = 500;
 /** The first try is short, so that a leader that is out of reach does not hold up writes much longer than its lease lives; later ones less. */
 const FIRST_TIMEOUT_MS = 1_000;
 const MAX_TIMEOUT_MS = 3_000;
@@ -24,31 +26,36 @@ export class Coordinator implements StampSource {
   readonly #meta: MetaStore;
   readonly #transport: Transport;
   readonly #runtime: Runtime;
+  readonly #leaders: LeaderWatch;
   #address: string | undefined;
 
-  constructor(meta: MetaStore, transport: Transport, runtime: Runtime) {
+  /** `leaders`: started and stopped by whoever made it. */
+  constructor(meta: MetaStore, transport: Transport, runtime: Runtime, leaders: LeaderWatch) {
     this.#meta = meta;
     this.#transport = transport;
     this.#runtime = runtime;
+    this.#leaders = leaders;
   }
 
   async allocTimestamps(count: number, signal: AbortSignal): Promise<number> {
-    return this.#call(signal, async (leader, timeoutMs) => (await leader.allocTimestamps({ count }, { signal, timeoutMs })).first);
+    return this.#call(signal, async (leader, options) => (await leader.allocTimestamps({ count }, options)).first);
   }
 
   async allocIds(count: number, signal: AbortSignal): Promise<number> {
-    return this.#call(signal, async (leader, timeoutMs) => (await leader.allocIds({ count }, { signal, timeoutMs })).first);
+    return this.#call(signal, async (leader, options) => (await leader.allocIds({ count }, options)).first);
   }
 
-  async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>, timeoutMs: number) => Promise<T>): Promise<T> {
+  async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>, options: CallOptions) => Promise<T>): Promise<T> {
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: FIRST_DELAY_MS, maxDelayMs: MAX_DELAY_MS, retriable: isRetriable };
     return retry(
       this.#runtime,
       policy,
       async (attempt) => {
-        const address = this.#address ?? (await this.#find());
+        const address = this.#address ?? (await this.#find(signal));
+        const timeoutMs = Math.min(MAX_TIMEOUT_MS, FIRST_TIMEOUT_MS * attempt);
+        const leader = this.#transport.client(DataCoordDefinition, address);
         try {
-          return await work(this.#transport.client(DataCoordDefinition, address), Math.min(MAX_TIMEOUT_MS, FIRST_TIMEOUT_MS * attempt));
+          return await this.#leaders.whileLeading(address, signal, (trying) => work(leader, { signal: trying, timeoutMs }));
         } catch (error) {
           this.#address = undefined;
           throw error;
@@ -58,9 +65,12 @@ export class Coordinator implements StampSource {
     );
   }
 
-  async #find(): Promise<string> {
+  async #find(signal: AbortSignal): Promise<string> {
     const entry = await this.#meta.get(keys.leader);
-    if (!entry) throw new CairnError('ServiceNotReady', 'no DataCoord leads now');
+    if (!entry) {
+      if (this.#leaders.address === undefined) await this.#leaders.changed(NO_LEADER_WAIT_MS, signal);
+      throw new CairnError('ServiceNotReady', 'no DataCoord leads now');
+    }
     this.#address = LeaderRecord.decode(entry.value).address;
     return this.#address;
   }

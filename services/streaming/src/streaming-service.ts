@@ -1,5 +1,5 @@
 import { asCairnError, CairnError, type Config, type Logger, type Runtime, retry, Semaphore, type Service } from '@cairn/base';
-import { type CatalogView, keys, NodeRegistration } from '@cairn/catalog';
+import { type CatalogView, keys, LeaderWatch, NodeRegistration } from '@cairn/catalog';
 import type { IndexPool } from '@cairn/index';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
 import type { ObjectStore } from '@cairn/objects';
@@ -91,6 +91,7 @@ export class StreamingService implements Service {
   /** Channels whose record is being given back. */
   readonly #handingOver = new Map<string, Promise<void>>();
   readonly #stopping = new AbortController();
+  readonly #leaders: LeaderWatch;
   readonly #stamps: StampSource;
   readonly #rowIds: IdReserve;
   readonly #segmentIds: IdReserve;
@@ -116,7 +117,8 @@ export class StreamingService implements Service {
       for (const key of changed) this.#assigned(key.slice(keys.channels.length), assignmentOf(this.#watch.entries.get(key)));
     };
     this.#watch = new PrefixWatch({ meta, runtime, logger, prefix: keys.channels, onChange });
-    this.#stamps = options.stamps ?? new Coordinator(meta, transport, runtime);
+    this.#leaders = new LeaderWatch(meta, runtime, logger);
+    this.#stamps = options.stamps ?? new Coordinator(meta, transport, runtime, this.#leaders);
     this.#rowIds = new IdReserve(this.#stamps, ROW_ID_BLOCK, this.#stopping.signal);
     this.#segmentIds = new IdReserve(this.#stamps, SEGMENT_ID_BLOCK, this.#stopping.signal);
     this.#flushSlots = new Semaphore('flushes', this.#settings.flushConcurrency, FLUSHES_WAITING);
@@ -136,7 +138,7 @@ export class StreamingService implements Service {
 
   async start(): Promise<void> {
     const { meta, nodeId } = this.#options;
-    await this.#registration.start();
+    await Promise.all([this.#registration.start(), this.#leaders.start()]);
     this.lost.addEventListener('abort', () => this.#endAll('the lease of this node was lost'), { once: true });
     // Channels assigned to an earlier process under the same id are not ours: only what is assigned after we registered.
     this.#registeredRevision = (await meta.get(keys.node('streaming', nodeId)))?.createRevision ?? 0;
@@ -159,7 +161,7 @@ export class StreamingService implements Service {
     await Promise.race([Promise.all(this.#handingOver.values()), runtime.sleep(HAND_BACK_AT_STOP_MS)]);
     await this.#loads.stop();
     this.#stopping.abort();
-    await this.#registration.stop();
+    await Promise.all([this.#registration.stop(), this.#leaders.stop()]);
   }
 
   #endAll(reason: string): void {

@@ -240,9 +240,9 @@ spec:
     # Ready: it can serve. A proxy needs a leading coordinator and an owner for every channel.
     readinessProbe:
       httpGet: { path: /readyz, port: http }
-      periodSeconds: 2
+      periodSeconds: 1
       timeoutSeconds: 3
-      failureThreshold: 2
+      failureThreshold: 4
     # Live: the process answers at all. It says nothing of what it depends on: a restart would not heal that.
     livenessProbe:
       httpGet: { path: /healthz, port: http }
