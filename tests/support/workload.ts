@@ -49,6 +49,7 @@ export class Workload {
   readonly collection: string;
   readonly #random: () => number;
   readonly #keys: number;
+  readonly #openRestores: number;
   #client: MilvusClient;
   #version = 0;
   #snapshotNumber = 0;
@@ -59,11 +60,13 @@ export class Workload {
   /** Targets of restores that may have begun. */
   readonly targets: string[] = [];
 
-  constructor(options: { address: string; collection: string; seed: number; keys?: number }) {
+  /** `openRestores`: with so many restores not yet checked a step begins no other, and writes instead. */
+  constructor(options: { address: string; collection: string; seed: number; keys?: number; openRestores?: number }) {
     this.#client = connect(options.address);
     this.collection = options.collection;
     this.#random = seeded(options.seed);
     this.#keys = options.keys ?? 400;
+    this.#openRestores = options.openRestores ?? Number.POSITIVE_INFINITY;
   }
 
   get client(): MilvusClient {
@@ -99,7 +102,7 @@ export class Workload {
   /** One operation, drawn by the seed. Failures are noted in the model, never thrown. */
   async step(): Promise<void> {
     const draw = this.#random();
-    if (draw < 0.7) await this.#write();
+    if (draw < 0.7 || (draw >= 0.93 && this.restores.length >= this.#openRestores)) await this.#write();
     else if (draw < 0.82) await this.#client.flush({ collection_names: [this.collection] }).catch(() => undefined);
     else if (draw < 0.93) await this.snapshot();
     else await this.restore();
