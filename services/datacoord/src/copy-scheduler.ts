@@ -86,7 +86,7 @@ export class CopyScheduler {
     let task = first;
     let avoid = task.record.nodeId === '' ? undefined : task.record.nodeId;
     for (let attempt = 1; ; attempt++) {
-      const slot = await tasks.acquire('copy', signal, avoid);
+      const slot = await tasks.acquire(source.rewrite ? 'rewrite' : 'copy', signal, { avoid, owner: task.record.jobId });
       try {
         task = await this.#dispatch(source, task, slot, progress, signal);
         return;

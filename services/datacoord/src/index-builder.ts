@@ -194,7 +194,7 @@ export class IndexBuilder {
     const stop = AbortSignal.any([this.#options.stop, gone]);
     let avoid: string | undefined;
     for (let attempt = 1; ; attempt++) {
-      const slot = await tasks.acquire('build', stop, avoid);
+      const slot = await tasks.acquire('build', stop, { avoid });
       try {
         if (await this.#try(build, slot, stop)) return;
       } catch (error) {

@@ -31,8 +31,10 @@ export interface DataCoordSettings {
   readonly copyTaskBytes: number;
   /** Segments and delta logs in one copy task at most. */
   readonly copyTaskItems: number;
-  /** Copy tasks and index builds running at one datanode at most. */
+  /** Index builds, and of each restore its tasks, running at one datanode at most. */
   readonly tasksPerNode: number;
+  /** Copy tasks of all restores running at one datanode at most. */
+  readonly copyTasksPerNode: number;
   /** Times a task is tried on nodes before its failure is taken for permanent. */
   readonly taskAttempts: number;
   /** Sealed segments with fewer rows are searched exactly and get no index object. */
@@ -98,6 +100,7 @@ export const defaultSettings: DataCoordSettings = {
   copyTaskBytes: 256 * 1024 * 1024,
   copyTaskItems: 16,
   tasksPerNode: 2,
+  copyTasksPerNode: 32,
   taskAttempts: 8,
   indexMinRows: 1_024,
   gcGraceMs: 60_000,

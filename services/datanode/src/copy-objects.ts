@@ -1,4 +1,4 @@
-import { CairnError, checksum, mapLimit, type Runtime, retry, type Semaphore } from '@cairn/base';
+import { CairnError, checksum, mapLimit, type Runtime, retry } from '@cairn/base';
 import type { ObjectInfo, ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import type { CopyObject, CopyTask } from '@cairn/proto/cairn/services';
@@ -6,8 +6,8 @@ import type { CopyObject, CopyTask } from '@cairn/proto/cairn/services';
 export interface CopyParts {
   readonly objects: ObjectStore;
   readonly runtime: Runtime;
-  /** Copies of the whole node at once. */
-  readonly lanes: Semaphore;
+  /** Bounds the copies of the whole node at once. */
+  readonly lanes: { run<T>(copy: () => Promise<T>): Promise<T> };
   readonly concurrency: number;
 }
 

@@ -5,6 +5,7 @@ import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import type { CompactResult, RewrittenSegment, TaskRequest, TaskUpdate } from '@cairn/proto/cairn/services';
 import { buildIndex } from './build-index.ts';
 import { compactSegments } from './compact-segments.ts';
+import { CopyLanes } from './copy-lanes.ts';
 import { copyObjects } from './copy-objects.ts';
 import type { DeltaLogs } from './delta-logs.ts';
 import type { SegmentOpener } from './held-shard.ts';
@@ -18,7 +19,7 @@ export interface TaskRunnerOptions {
   readonly open: SegmentOpener;
   readonly deltaLogs: Pick<DeltaLogs, 'flushed' | 'apply'>;
   readonly scratchDir: string;
-  /** Tasks at once; further ones wait, up to a limit. */
+  /** Tasks at once, but for those that only copy inside the store; further ones wait, up to a limit. */
   readonly slots: number;
   readonly buildConcurrency: number;
   readonly copyConcurrency: number;
@@ -60,7 +61,7 @@ export class TaskRunner {
   readonly #options: TaskRunnerOptions;
   readonly #slots: Semaphore;
   readonly #builds: Semaphore;
-  readonly #copies: Semaphore;
+  readonly #copies: CopyLanes;
   readonly #stopping = new AbortController();
   readonly #underWay = new Set<Promise<unknown>>();
 
@@ -69,14 +70,16 @@ export class TaskRunner {
     this.#slots = new Semaphore('task slots', options.slots, WAITING_LIMIT);
     this.#builds = new Semaphore('index builds', options.buildConcurrency, WAITING_LIMIT);
     // Every waiting task may bring as many copies as run at once.
-    this.#copies = new Semaphore('copies', options.copyConcurrency, WAITING_LIMIT * options.copyConcurrency);
+    this.#copies = new CopyLanes(options.copyConcurrency, WAITING_LIMIT * options.copyConcurrency);
   }
 
   async *run(request: TaskRequest, caller: AbortSignal): AsyncGenerator<TaskUpdate> {
     const left = new AbortController();
     const signal = AbortSignal.any([caller, left.signal, this.#stopping.signal]);
     const progress = new TaskProgress();
-    const work = this.#slots.run(() => this.#execute(request, progress, signal));
+    const execute = () => this.#execute(request, progress, signal);
+    // Copies cost this node next to nothing but their lanes, and those are shared by job.
+    const work = request.task?.$case === 'copy' ? execute() : this.#slots.run(execute);
     const settled = work.then(
       () => undefined,
       () => undefined,
@@ -124,7 +127,9 @@ export class TaskRunner {
   async #dispatch({ task, taskId }: TaskRequest, progress: TaskProgress, signal: AbortSignal): Promise<TaskResult> {
     switch (task?.$case) {
       case 'copy': {
-        const parts = { ...this.#options, lanes: this.#copies, concurrency: this.#options.copyConcurrency };
+        const { jobId } = task.value;
+        const lanes = { run: <T>(copy: () => Promise<T>) => this.#copies.run(jobId, copy) };
+        const parts = { ...this.#options, lanes, concurrency: this.#options.copyConcurrency };
         return { objects: await copyObjects(parts, task.value, (bytes) => progress.add(bytes), signal), rows: 0 };
       }
       case 'buildIndex': {

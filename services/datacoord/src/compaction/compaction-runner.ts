@@ -98,7 +98,7 @@ export class CompactionRunner {
     const started = runtime.monotonic();
     let avoid: string | undefined;
     for (let attempt = 1; ; attempt++) {
-      const slot = await this.#options.tasks.acquire('compact', stop, avoid);
+      const slot = await this.#options.tasks.acquire('compact', stop, { avoid });
       try {
         const end = await this.#try(taskId, slot);
         seconds.record((runtime.monotonic() - started) / 1000);
