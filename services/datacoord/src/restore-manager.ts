@@ -8,6 +8,7 @@ import { CopyJobs, type CopyJobsOptions, isOver } from './copy-jobs.ts';
 import { wantedOf } from './copy-source.ts';
 import { restoreOwner } from './pin-board.ts';
 import { isListed, withPace } from './restore-list.ts';
+import { inPhase } from './restore-phase.ts';
 import { planOf } from './restore-plan.ts';
 import { checkShape, shapeOf } from './restore-shape.ts';
 import { RestoreTarget } from './restore-target.ts';
@@ -176,7 +177,7 @@ export class RestoreManager {
     };
     await pins.pin(snapshot.id, 0, restoreOwner(jobId), [putRecord(keys.restoreIntent(jobId), RestoreIntentRecord, intent)], intent.pinId);
     try {
-      const bundle = await this.#read(snapshot);
+      const bundle = await inPhase('read snapshot data', () => this.#read(snapshot));
       wantedOf(bundle, request.partitions, !request.noIndex);
       const shape = shapeOf(request, bundle, settings.restoreMode);
       const { noIndex, partitions } = request;
@@ -202,7 +203,9 @@ export class RestoreManager {
         requestId: request.requestId,
         partitions: request.partitions,
       });
-      await this.#options.control.submit(`restore-${jobId}-job`, { $case: 'restoreSnapshot', value: { job } });
+      await inPhase('restore data', () =>
+        this.#options.control.submit(`restore-${jobId}-job`, { $case: 'restoreSnapshot', value: { job } }),
+      );
       this.#jobs.drive(job, bundle);
       return jobId;
     } catch (error) {

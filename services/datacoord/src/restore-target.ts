@@ -6,6 +6,7 @@ import type { Ids } from './change-preparer.ts';
 import { DEFAULT_PARTITION } from './changes/partition.ts';
 import type { ControlChannel } from './control-channel.ts';
 import type { LeaderStore } from './leader-store.ts';
+import { inPhase } from './restore-phase.ts';
 
 export interface TargetWishes {
   readonly noIndex: boolean;
@@ -32,19 +33,10 @@ export class RestoreTarget {
     const partitions = bundle.definition.partitions.filter(
       ({ name }) => wishes.partitions.length === 0 || name === DEFAULT_PARTITION || wishes.partitions.includes(name),
     );
-    await this.#create(
-      intent,
-      bundle,
-      partitions.map((partition) => partition.name),
-      wishes.shards,
-    );
-    if (!wishes.noIndex) await this.#createIndexes(intent, bundle);
-    this.#validate(
-      intent,
-      bundle,
-      partitions.map((partition) => partition.name),
-      wishes,
-    );
+    const names = partitions.map((partition) => partition.name);
+    await inPhase('restore collection', () => this.#create(intent, bundle, names, wishes.shards));
+    if (!wishes.noIndex) await inPhase('restore indexes', () => this.#createIndexes(intent, bundle));
+    await inPhase('validate the restored collection', () => this.#validate(intent, bundle, names, wishes));
   }
 
   /** The collection as it was at T, under its new name, RESTORING: fields keep their ids, partitions their names and order. */
@@ -96,8 +88,11 @@ export class RestoreTarget {
     if (made !== shards)
       throw new CairnError('Internal', `restore job ${intent.jobId}: its target has ${made} shards, the restore needs ${shards}`);
     const partitions = new Set(state.partitionsOf(intent.targetCollectionId).map((partition) => partition.name));
-    const missing = names.find((name) => !partitions.has(name));
-    if (missing) throw new CairnError('Internal', `restore job ${intent.jobId}: its target has no partition ${missing}`);
+    const missing = names.filter((name) => !partitions.has(name));
+    if (missing.length > 0) {
+      const counts = `${partitions.size} of ${names.length} partitions`;
+      throw new CairnError('Internal', `restore job ${intent.jobId}: its target has ${counts}, not ${missing.join(', ')}`);
+    }
     const indexes = new Set(state.indexesOf(intent.targetCollectionId).map((index) => index.name));
     const unindexed = noIndex ? undefined : bundle.definition.indexes.find((index) => !indexes.has(index.name));
     if (unindexed) throw new CairnError('Internal', `restore job ${intent.jobId}: its target has no index ${unindexed.name}`);

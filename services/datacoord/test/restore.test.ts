@@ -186,8 +186,15 @@ describe('restore', () => {
     });
     await expect(world.createIndex('a', 'copy')).rejects.toMatchObject({ code: 106 });
     await expect(world.createCollection('a', 'copy')).rejects.toThrow('create duplicate collection');
+    // Half of it is in nobody's snapshot, and in no list of segments.
+    const ofTarget = { requestId: '', database: '', collection: 'copy', name: 's2', description: '', compactionProtectionSeconds: 0 };
+    await expect(world.client('a').createSnapshot(ofTarget)).rejects.toMatchObject({ code: 106, retriable: false });
+    const { targetCollectionId: collectionId } = await world.client('a').getRestoreJob({ jobId });
+    expect((await world.client('a').listSegments({ collectionId })).segments).toEqual([]);
     open();
     await ended(jobId);
+    expect((await world.client('a').listSegments({ collectionId })).segments).toHaveLength(5);
+    await world.client('a').createSnapshot(ofTarget);
     await world.client('a').dropSnapshot({ database: '', collection: 'books', name: 's1', id: 0 });
   });
 });
