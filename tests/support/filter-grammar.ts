@@ -1,6 +1,6 @@
 /**
  * Filters with their meaning: each is made as text and, beside it, as what it must say of a row, from the grammar and the rules of Milvus's language. Nothing of
- * the parser or the evaluation under test is used. Text is made with as few parentheses as precedence allows, so a wrong precedence is a wrong answer.
+ * the parser or the evaluation under test is used: what looks like libs/expr/src/values.ts here is said a second time on purpose. Text is made with as few parentheses as precedence allows, so a wrong precedence is a wrong answer.
  */
 
 /** Three-valued: null is unknown, and an unknown row does not match. */

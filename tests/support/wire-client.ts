@@ -1,4 +1,8 @@
-/** A client of real servers on the bare contract, for races: one proxy of several for each call, tries again only where a status says that it may. */
+/**
+ * A client of real servers on the bare contract, for races: one proxy of several for each call, tries again only where a status says that it may. Not shared with
+ * tests/sim/client.ts, which says the same requests: that one lives in virtual time and keeps count of what was never answered, this one waits for real
+ * servers that take over; a change for one of them must not quieten the other.
+ */
 import { type CairnError, SystemRuntime } from '@cairn/base';
 import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ConsistencyLevel, type Status } from '@cairn/proto/milvus/common';
