@@ -86,11 +86,11 @@ export function rankHits(
 
 function gainOf(strategy: RankStrategy, part: number, rank: number, score: number, metric: string): number {
   if (strategy.kind === 'rrf') return 1 / (strategy.k + rank + 1);
-  return strategy.weights[part] * (strategy.normalize ? normalized(score, metric) : score);
+  return strategy.weights[part] * (strategy.normalize ? normalizedScore(score, metric) : score);
 }
 
 /** A raw metric value as 0..1, bigger is better. */
-function normalized(score: number, metric: string): number {
+export function normalizedScore(score: number, metric: string): number {
   switch (metric) {
     case 'COSINE':
       return (1 + score) / 2;

@@ -3,10 +3,11 @@ import { type Expr, parseFilter, serializeExpr } from '@cairn/expr';
 import type { IndexRecord, Shard } from '@cairn/proto/cairn/meta';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
 import type { KeyValuePair } from '@cairn/proto/milvus/common';
-import type { TemplateValue } from '@cairn/proto/milvus/schema';
+import type { FunctionScore, TemplateValue } from '@cairn/proto/milvus/schema';
 import { readSearchPlan } from '@cairn/query';
 import type { Field } from '@cairn/schema';
 import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
+import { type Decay, readDecay } from './function-score.ts';
 import { type OrderTerm, readOrderBy } from './order-by.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
@@ -26,6 +27,7 @@ export interface PlannedSearch {
   readonly output: OutputFields;
   readonly groupBy: Field | undefined;
   readonly orderBy: readonly OrderTerm[];
+  readonly decay: Decay | undefined;
   /** Groups of each query where the shards are asked for more: for those of all queries. */
   readonly mergedGroups?: number;
 }
@@ -36,11 +38,13 @@ export interface SearchInput {
   /** A serialized placeholder group, or where the vectors come from otherwise. */
   readonly vectors: Uint8Array | ((field: Field) => Promise<QueryVectors>);
   readonly searchParams: readonly KeyValuePair[];
+  /** Ranks the hits anew; of a whole search, not of a part of a hybrid one. */
+  readonly functionScore?: FunctionScore | undefined;
   readonly outputFields: readonly string[];
 }
 
 /** All of a search but its vectors. */
-type SearchShape = Omit<PlannedSearch, 'plan' | 'entry'> & {
+type SearchShape = Omit<PlannedSearch, 'plan' | 'entry' | 'decay'> & {
   readonly field: Field;
   readonly plan: Omit<SearchPlan, 'nq' | 'queries'>;
 };
@@ -51,6 +55,9 @@ const shapes = new WeakMap<ProxyParts, SearchShapes<SearchShape>>();
 export async function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<PlannedSearch> {
   const shape = await shapeOf(parts, entry, input);
   const { params, groupBy, field } = shape;
+  const decay = input.functionScore && readDecay(input.functionScore, entry.schema);
+  if (decay && (groupBy || params.iterator || shape.orderBy.length > 0))
+    throw new CairnError('NotSupported', 'not supported: function_score together with grouping, order_by or a search iterator');
   const { nq, bytes } =
     typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, parts.config.limits);
   if (params.iterator && (nq !== 1 || groupBy || params.offset > 0)) {
@@ -59,10 +66,11 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
       `a search iterator takes one query vector, no offset and no grouping, got nq ${nq} and offset ${params.offset}`,
     );
   }
-  const plan: SearchPlan = { ...shape.plan, nq, queries: bytes };
+  const outputFieldIds = decay ? [...new Set([...shape.plan.outputFieldIds, decay.field.id])] : shape.plan.outputFieldIds;
+  const plan: SearchPlan = { ...shape.plan, outputFieldIds, nq, queries: bytes };
   // Whatever of it does not fit is told here, with nothing asked of any shard.
   readSearchPlan(plan, entry.schema);
-  return { ...shape, entry, plan };
+  return { ...shape, entry, plan, decay };
 }
 
 /** Read once for all requests that differ in their vectors only. */

@@ -2,6 +2,7 @@ import { CairnError, type Runtime } from '@cairn/base';
 import { deserializeExpr, type Expr, parseFilter, serializeExpr } from '@cairn/expr';
 import { decodeSearchResult, MAX_TOP_K, mergeHits, type SearchHits } from '@cairn/query';
 import { DataType, type Field, isNull, makeBatch, type PlainValue, takeBatch, valueAt } from '@cairn/schema';
+import { decayed } from './function-score.ts';
 import { type OrderTerm, orderedRows } from './order-by.ts';
 import type { ProxyParts } from './parts.ts';
 import { checkResultBytes } from './read-scope.ts';
@@ -90,10 +91,10 @@ async function searchOnce(parts: ProxyParts, context: RequestContext, search: Pl
     pkField: entry.schema.primaryKey,
     ...(groupBy ? { groupByFieldId: groupBy.id, groupSize: params.groupSize } : {}),
   };
-  // What one owner answers is merged already.
-  const merged = shards.length === 1 ? only : mergeHits(shards, options);
+  // What one owner answers is merged already, unless it was asked for more groups than a query has.
+  const merged = shards.length === 1 && search.mergedGroups === undefined ? only : mergeHits(shards, options);
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  const hits = await ordered(merged, search.orderBy, parts.runtime);
+  const hits = search.decay ? decayed(merged, search.decay, plan.metric) : await ordered(merged, search.orderBy, parts.runtime);
   return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };
 }
 

@@ -6,6 +6,7 @@ import { decodeQueryResult, mergeRows } from '@cairn/query';
 import { type ColumnBatch, columnToRaw, DataType, sliceBatch, takeBatch } from '@cairn/schema';
 import type { ResultField } from '../codec/field-data-encoder.ts';
 import type { QueryReply, ResultIds, SearchReply, SearchReplyData } from '../codec/results.ts';
+import { readRankFunction } from '../function-score.ts';
 import { guaranteeOf } from '../guarantee.ts';
 import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
@@ -62,7 +63,6 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
     guaranteeTs: () => Promise<number>,
   ): SearchInput => {
     if (request.subReqs.length > 0) throw notSupported('sub_reqs in Search');
-    if (request.functionScore) throw notSupported('function_score in Search');
     const { searchInput } = request;
     if (!searchInput) throw new CairnError('InvalidParameter', 'a search needs query vectors or ids');
     return {
@@ -73,6 +73,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
           ? async (field) => vectorsOfKeys(parts, context, entry, searchInput.value, field, await guaranteeTs())
           : searchInput.value,
       searchParams: request.searchParams,
+      functionScore: request.functionScore,
       outputFields: request.outputFields,
     };
   };
@@ -98,11 +99,15 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
     },
 
     hybridSearch: async (request, context) => {
-      if (request.functionScore) throw notSupported('function_score in HybridSearch');
       if (request.requests.length === 0) throw new CairnError('InvalidParameter', 'hybrid search needs at least one search request');
       const { entry, ids } = await open(request, context, 1);
       const rank = new Map(request.rankParams.map(({ key, value }) => [key, value]));
-      const strategy = readRankStrategy(rank.get('strategy') ?? '', rank.get('params') ?? '', request.requests.length);
+      const { functionScore } = request;
+      if (functionScore && request.requests.some((part) => part.functionScore))
+        throw notSupported('function_score in parts of a HybridSearch');
+      const strategy = functionScore
+        ? readRankFunction(functionScore, request.requests.length)
+        : readRankStrategy(rank.get('strategy') ?? '', rank.get('params') ?? '', request.requests.length);
       if ((rank.get('group_by_field') ?? '') !== '') throw notSupported('group_by_field in HybridSearch');
       // The page and the digits are read as those of a search are.
       const page = readSearchParams([...request.rankParams.filter(({ key }) => key !== 'params')], parts.config.limits);
