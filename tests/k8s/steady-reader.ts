@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConsistencyLevelEnum, MilvusClient } from '@zilliz/milvus2-sdk-node';
+import { OWN_CONNECTION } from '../support/own-connection.ts';
 
 const PERIOD_MS = 100;
 const CALL_MS = 2_000;
@@ -43,7 +44,13 @@ export class SteadyReader {
 
   async reconnect(): Promise<void> {
     const before = this.#client;
-    this.#client = new MilvusClient({ address: await this.#address(), timeout: CALL_MS, maxRetries: 0, logLevel: 'error' } as never);
+    this.#client = new MilvusClient({
+      address: await this.#address(),
+      timeout: CALL_MS,
+      maxRetries: 0,
+      logLevel: 'error',
+      channelOptions: OWN_CONNECTION,
+    } as never);
     this.#client.connectPromise.catch(() => undefined);
     setTimeout(() => void before?.closeConnection().catch(() => undefined), CALL_MS).unref();
   }

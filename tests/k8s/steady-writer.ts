@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
+import { OWN_CONNECTION } from '../support/own-connection.ts';
 
 const PERIOD_MS = 50;
 const CALL_MS = 2_000;
@@ -169,7 +170,13 @@ export class SteadyWriter {
   }
 
   async #connect(): Promise<void> {
-    const client = new MilvusClient({ address: await this.#address(), timeout: CALL_MS, maxRetries: 0, logLevel: 'error' } as never);
+    const client = new MilvusClient({
+      address: await this.#address(),
+      timeout: CALL_MS,
+      maxRetries: 0,
+      logLevel: 'error',
+      channelOptions: OWN_CONNECTION,
+    } as never);
     client.connectPromise.catch(() => undefined);
     this.#client = client;
   }

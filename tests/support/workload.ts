@@ -4,6 +4,7 @@
  */
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { differences, type Expectation, Model, type Version } from './model.ts';
+import { OWN_CONNECTION } from './own-connection.ts';
 
 const DIM = 8;
 const PAGE = 4000;
@@ -274,7 +275,7 @@ export class Workload {
 }
 
 function connect(address: string): MilvusClient {
-  const client = new MilvusClient({ address, timeout: 30_000, maxRetries: 1, logLevel: 'error' } as never);
+  const client = new MilvusClient({ address, timeout: 30_000, maxRetries: 1, logLevel: 'error', channelOptions: OWN_CONNECTION } as never);
   client.connectPromise.catch(() => undefined);
   return client;
 }

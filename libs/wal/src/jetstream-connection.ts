@@ -35,7 +35,7 @@ export interface JetStreamConnection {
 }
 
 const DEFAULT_REQUEST_TIMEOUT_MS = 5000;
-const CONNECT_TIMEOUT_MS = 5000;
+const CONNECT_TIMEOUT_MS = 3000;
 const RECONNECT_WAIT_MS = 250;
 const RETRY_MAX_MS = 2000;
 /** A server that hangs is left after at most two pings without an answer. */
