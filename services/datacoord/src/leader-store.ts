@@ -105,8 +105,13 @@ export class LeaderStore {
     };
     let result = await this.retrying(attempt);
     while (result === 'other guard') result = await this.retrying(attempt);
-    const revision = result.succeeded ? result.revision : this.#afterRefusal(result, puts, deletes, doubtful);
-    if (doubtful) await this.#renewGuard();
+    let revision = result.succeeded ? result.revision : this.#afterRefusal(result, puts, deletes, doubtful);
+    if (doubtful) {
+      const now = await this.#renewGuard(puts[0]?.key);
+      // The try that was given up may have come after the one that answered, where nothing but leadership is compared: the same once more, later.
+      if (revision !== undefined && now && Buffer.compare(now.value, puts[0]?.value ?? now.value) === 0)
+        revision = Math.max(revision, now.modRevision);
+    }
     if (revision === undefined) return undefined;
     for (const put of puts) this.state.put({ key: put.key, value: put.value, modRevision: revision });
     for (const key of deletes) this.state.delete(key);
@@ -140,15 +145,16 @@ export class LeaderStore {
     return entry.modRevision !== used.modRevision;
   }
 
-  /** Writes the leader key anew, unchanged. */
-  async #renewGuard(): Promise<void> {
+  /** Writes the leader key anew, unchanged. Returns what `probe` is at that moment. */
+  async #renewGuard(probe: string | undefined): Promise<MetaEntry | undefined> {
     const { key, holds, lease } = this.#leadership;
     const guard = this.#guard ?? (await this.retrying(() => this.#readGuard()));
-    const result = await this.retrying(() =>
-      this.meta.txn({ if: [holds], then: [{ kind: 'put', key, value: guard.value, lease: lease.id }] }),
-    );
+    const renewed: Op = { kind: 'put', key, value: guard.value, lease: lease.id };
+    const gets: Op[] = probe === undefined ? [] : [{ kind: 'get', key: probe }];
+    const result = await this.retrying(() => this.meta.txn({ if: [holds], then: [...gets, renewed] }));
     if (!result.succeeded) throw this.#lost();
     this.#sawGuard({ ...guard, modRevision: result.revision }, guard);
+    return result.gets[0];
   }
 
   #lost(): CairnError {

@@ -60,6 +60,37 @@ test(
 );
 
 test(
+  'a try that was given up and comes right after the one that answered: what is known is what is stored',
+  simulated(async (simulation) => {
+    let lost: (() => Promise<unknown>) | undefined;
+    let losing = false;
+    const { store, meta } = await lead(simulation, (inner) => ({
+      get: (key) => inner.get(key),
+      range: (options) => inner.range(options),
+      watch: (prefix, signal) => inner.watch(prefix, signal),
+      grantLease: (ttlMs) => inner.grantLease(ttlMs),
+      ping: () => inner.ping(),
+      close: () => inner.close(),
+      txn: async (txn) => {
+        if (losing) {
+          losing = false;
+          lost = () => inner.txn(txn);
+          throw new CairnError('StoreUnavailable', 'no answer');
+        }
+        const answer = await inner.txn(txn);
+        await lost?.();
+        lost = undefined;
+        return answer;
+      },
+    }));
+    await store.mustCommit({ puts: [{ key: 'other', value: Buffer.from('1') }] });
+    losing = true;
+    const revision = await store.mustCommit({ puts: [{ key: 'some/1', value: Buffer.from('1') }] });
+    expect((await meta.get('some/1'))?.modRevision).toBe(revision);
+  }),
+);
+
+test(
   'the oracle goes on after it had nothing to save',
   simulated(async (simulation) => {
     const { store, leadership, runtime } = await lead(simulation);
