@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeProblems, type Problem, seeded, Workload } from '../support/workload.ts';
 import { type Fault, faultPlan, loseVolume, rollingUpgrade, scale, upgradeTo } from './faults.ts';
-import { Release } from './release.ts';
+import { Release, ROLES } from './release.ts';
 import { SteadyReader } from './steady-reader.ts';
 import { SteadyWriter } from './steady-writer.ts';
 
@@ -74,6 +74,10 @@ async function clientAddress(without?: string): Promise<string> {
 }
 
 async function smoke(): Promise<void> {
+  for (const role of ROLES) {
+    const waits = (await release.pods(role)).map(({ startedMs, readyMs }) => (readyMs - startedMs) / 1000);
+    say(`${role}: ready ${waits.join(' and ')} s after its container had started`);
+  }
   await program('helm', ['-n', release.namespace, 'test', release.name, '--logs']);
   await program(process.execPath, [join(root, 'deploy/docker/round-trip.ts')], { CAIRN_ADDRESS: await release.address() });
 }

@@ -20,6 +20,8 @@ export interface Pod {
   readonly restarts: number;
   /** When its oldest container started, ms since 1970 (whole seconds); 0: one does not run. */
   readonly startedMs: number;
+  /** When it last became ready, ms since 1970 (whole seconds); 0: it is not. */
+  readonly readyMs: number;
 }
 
 interface PodList {
@@ -28,7 +30,7 @@ interface PodList {
     readonly spec: { readonly nodeName?: string };
     readonly status: {
       readonly podIP?: string;
-      readonly conditions?: readonly { readonly type: string; readonly status: string }[];
+      readonly conditions?: readonly { readonly type: string; readonly status: string; readonly lastTransitionTime?: string }[];
       readonly containerStatuses?: readonly {
         readonly restartCount: number;
         readonly state?: { readonly running?: { readonly startedAt?: string } };
@@ -77,6 +79,9 @@ export class Release {
         ip: item.status.podIP ?? '',
         ready: item.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false,
         restarts: item.status.containerStatuses?.reduce((sum, { restartCount }) => sum + restartCount, 0) ?? 0,
+        readyMs:
+          Date.parse(item.status.conditions?.find(({ type, status }) => type === 'Ready' && status === 'True')?.lastTransitionTime ?? '') ||
+          0,
         startedMs: Math.min(...(item.status.containerStatuses ?? []).map(({ state }) => Date.parse(state?.running?.startedAt ?? '') || 0)),
       }));
   }
