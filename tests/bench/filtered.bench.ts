@@ -139,16 +139,21 @@ console.log(`built in ${round((runtime.monotonic() - started) / 1000)} s`);
 segment.attachIndex(103, await pool.open(path));
 
 const rates = FILTERS.map(() => [] as number[]);
+const cpu = FILTERS.map(() => [] as number[]);
 for (let turn = 0; turn < ROUNDS; turn++) {
   for (const [f, [, filter]] of FILTERS.entries()) {
     const begin = runtime.monotonic();
+    const before = process.cpuUsage();
     let done = 0;
     while (runtime.monotonic() - begin < MIN_MS) await search(planOf(done++ % QUERIES, 1, filter));
     rates[f].push((done * 1000) / (runtime.monotonic() - begin));
+    const { user, system } = process.cpuUsage(before);
+    cpu[f].push((user + system) / done);
   }
 }
 const median = (list: number[]): number => [...list].sort((a, b) => a - b)[list.length >> 1];
 const base = median(rates[0]);
+const baseCpu = median(cpu[0]);
 const report: Record<string, string | number>[] = [];
 for (const [f, [what, filter]] of FILTERS.entries()) {
   let found = 0;
@@ -164,6 +169,8 @@ for (const [f, [what, filter]] of FILTERS.entries()) {
     'recall@10': round(found / wanted, 4),
     'searches/s': round(median(rates[f])),
     'of unfiltered': round(median(rates[f]) / base, 2),
+    'CPU us': round(median(cpu[f])),
+    'by CPU': round(baseCpu / median(cpu[f]), 2),
   });
 }
 printTable(`filtered: ${ROWS} x ${DIM}, default breadth, nq 1, 1 client`, report);

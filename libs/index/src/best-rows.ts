@@ -1,3 +1,6 @@
+import { type Metric, scoreOf } from './metric.ts';
+import type { IndexHits } from './search-types.ts';
+
 /** The k nearest rows of one query while they are collected, by distance, then row. Cheap when they come in nearly the right order. */
 export class BestRows {
   readonly distances: Float64Array;
@@ -28,4 +31,21 @@ export class BestRows {
   clear(): void {
     this.length = 0;
   }
+}
+
+/** Lists of all queries as one result, in buffers of its own. */
+export function hitsOfBest(lists: readonly BestRows[], metric: Metric): IndexHits {
+  const counts = Uint32Array.from(lists, (list) => list.length);
+  let total = 0;
+  for (const count of counts) total += count;
+  const rows = new Int32Array(total);
+  const scores = new Float32Array(total);
+  let at = 0;
+  for (const list of lists) {
+    for (let i = 0; i < list.length; i++, at++) {
+      rows[at] = list.rows[i];
+      scores[at] = scoreOf(metric, list.distances[i]);
+    }
+  }
+  return { counts, rows, scores };
 }

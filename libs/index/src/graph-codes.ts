@@ -18,8 +18,11 @@ export interface GraphCodes {
   readonly offset?: number | undefined;
 }
 
-/** Hits whose exact scores decide: at least so many, and as long as they change the k best (see PATIENCE in graph-index.ts). */
+/** Hits whose exact scores decide: at least so many, and as long as they change the k best (see PATIENCE). */
 export const leastRescored = (k: number): number => k + Math.max(k, 16);
+
+/** Hits by codes in a row that, scored exactly, were none of the k best: those behind them are not scored. */
+export const PATIENCE = 8;
 
 /** Rows that are tried as queries before a kind is chosen, hits that each should have, and the part of them that must be among those rescored. */
 const TRIED = 32;

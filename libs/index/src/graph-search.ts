@@ -1,8 +1,8 @@
 import { type Bitmap, bitAt, CairnError } from '@cairn/base';
 import type { DataType, VectorColumn } from '@cairn/schema';
-import { BestRows } from './best-rows.ts';
+import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
-import { codeQueries, holdsQuery, leastRescored } from './graph-codes.ts';
+import { codeQueries, holdsQuery, leastRescored, PATIENCE } from './graph-codes.ts';
 import type { OpenGraph, OpenGraphs } from './graph-index.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
 import type { IndexHits, ScoreRange } from './search-types.ts';
@@ -12,9 +12,6 @@ import { floatsOf } from './vector-floats.ts';
 const HITS_AT_ONCE = 2_000_000;
 /** A filtered search is trusted when its k-th match stands within this part of its breadth: near the edge a graph misses more. */
 const TRUSTED_PART = 0.7;
-/** Hits by codes in a row that, scored exactly, were none of the k best: those behind them are not scored. */
-const PATIENCE = 8;
-
 export interface GraphTask {
   readonly path: string;
   readonly queries: Uint8Array;
@@ -63,7 +60,7 @@ export function searchGraph(graphs: OpenGraphs, task: GraphTask): GraphHits {
   }
   unfinished.push(...open);
   unfinished.sort((a, b) => a - b);
-  return { ...hitsOf(lists, metric), unfinished };
+  return { ...hitsOfBest(lists, metric), unfinished };
 }
 
 function chosenQueries(queries: Float32Array, chosen: readonly number[], nq: number, dim: number): Float32Array {
@@ -141,21 +138,4 @@ class HitTaker {
     if (!enough) list.clear();
     return enough;
   }
-}
-
-/** Lists of all queries as one result, in buffers of its own. */
-function hitsOf(lists: readonly BestRows[], metric: Metric): IndexHits {
-  const counts = Uint32Array.from(lists, (list) => list.length);
-  let total = 0;
-  for (const count of counts) total += count;
-  const rows = new Int32Array(total);
-  const scores = new Float32Array(total);
-  let at = 0;
-  for (const list of lists) {
-    for (let i = 0; i < list.length; i++, at++) {
-      rows[at] = list.rows[i];
-      scores[at] = scoreOf(metric, list.distances[i]);
-    }
-  }
-  return { counts, rows, scores };
 }

@@ -1,13 +1,14 @@
 import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
-import { codesBefore } from './graph-codes.ts';
+import type { CodeColumn } from './code-scan.ts';
+import { codesBefore, type GraphCodes } from './graph-codes.ts';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
 import { checkRange, metricOf } from './metric.ts';
 import { OwnThread } from './own-thread.ts';
 import { ownEntries, type ScalarBuildTask } from './scalar-build.ts';
-import { graphNs, routeOf } from './search-cost.ts';
+import { codeScanNs, exactNs, graphNs, routeOf } from './search-cost.ts';
 import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
 import { WorkerGroup } from './worker-group.ts';
@@ -40,12 +41,14 @@ export class IndexPool implements Service {
   readonly #threads: number;
   readonly #buildThreads: number;
   readonly #builders = new Set<WorkerGroup>();
-  readonly #ownThread = new OwnThread();
+  readonly #ownThread: OwnThread;
+  readonly #codes = new Map<string, Promise<CodeColumn>>();
   readonly #runtime: Runtime;
 
   constructor(options: IndexPoolOptions) {
     const openLimit = options.openLimit ?? 512;
     this.#runtime = options.runtime;
+    this.#ownThread = new OwnThread((callback) => void options.runtime.after(0, callback));
     this.#threads = Math.max(1, options.threads);
     this.#buildThreads = options.buildThreads ?? this.#threads;
     this.#inline = new VectorEngine(openLimit);
@@ -104,12 +107,15 @@ export class IndexPool implements Service {
       this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
     if (!isGraph(index)) return exact(query.nq, query.queries);
     const { dim = query.queries.length / query.nq / 4, codes = codesBefore(0) } = index;
-    const route = routeOf(query, index.rows, dim, codes.scalar);
+    const codedRows = codes.scalar === 'i8' && !codes.exact && !query.range;
+    const route = routeOf(query, index.rows, dim, codes.scalar, codedRows);
     if (route.kind === 'nothing') return emptyHits(query.nq);
     if (route.kind === 'exact') return exact(query.nq, query.queries);
     const vectors = codes.exact ? undefined : denseColumn(await query.vectors(), index);
     const { k, range } = query;
     const filter = query.filter && owned(query.filter);
+    if (route.kind === 'codes' && vectors) return this.#scan(index, { ...query, filter }, vectors, codes, route.matching);
+    if (route.kind !== 'graph') return exact(query.nq, query.queries);
     const { breadth, maxBreadth } = route;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
@@ -118,7 +124,11 @@ export class IndexPool implements Service {
         const hits = hitsOf(result);
         const unfinished = result.unfinished ?? [];
         if (unfinished.length === 0) return hits;
-        const rest = await exact(unfinished.length, chosen(part, unfinished));
+        const left = { nq: unfinished.length, queries: chosen(part, unfinished) };
+        const coded = vectors && route.rest === 'codes';
+        const rest = coded
+          ? await this.#scan(index, { ...query, ...left, filter }, vectors, codes, route.matching)
+          : await exact(left.nq, left.queries);
         return replaceHits(hits, unfinished, rest);
       }),
     );
@@ -133,19 +143,48 @@ export class IndexPool implements Service {
     // Queries of different lengths are not dealt out.
     const uneven = vectors.kind !== 'vector';
     const parts = uneven ? [{ queries: query.queries, nq: query.nq }] : this.#parts(query);
-    const source = this.#workers ? shareable(vectors, rows) : vectors;
-    return concatHits(
-      await Promise.all(
-        parts.map(async (part) => hitsOf(await this.#run({ op: 'exact', ...part, vectors: source, metric, k, filter, range, rows }))),
-      ),
-    );
+    const task = { op: 'exact', vectors, metric, k, filter, range, rows } as const;
+    if (!this.#workers || (vectors.kind === 'vector' && this.#ownThread.mayHold(query.nq * exactNs(query, rows, vectors.dim))))
+      return hitsOf(this.#inline.exact({ ...task, queries: query.queries, nq: query.nq }));
+    const source = shareable(vectors, rows);
+    return concatHits(await Promise.all(parts.map(async (part) => hitsOf(await this.#run({ ...task, ...part, vectors: source })))));
   }
 
   /** Closes an index file in every worker. */
   async release(path: string): Promise<void> {
     this.#workers?.release(path);
     this.#ownThread.forget(path);
+    this.#codes.delete(path);
     await this.#inline.run({ op: 'release', path });
+  }
+
+  /** What the filter leaves, looked at through the codes of the rows. */
+  async #scan(index: OpenIndex, query: IndexQuery, vectors: VectorColumn, codes: GraphCodes, matching: number): Promise<IndexHits> {
+    const { metric, path, rows } = index;
+    const { k, filter } = query;
+    const column = await this.#codesOf(path, vectors, codes);
+    const source = this.#workers ? (shareable(vectors, rows) as VectorColumn) : vectors;
+    const parts = await Promise.all(
+      this.#parts(query).map(async (part) => {
+        const task: EngineTask = { op: 'codeScan', ...part, k, filter, metric, rows, vectors: source, codes, column };
+        const quick = !this.#workers || this.#ownThread.mayHold(codeScanNs(matching, vectors.dim) * part.nq);
+        return hitsOf(quick ? this.#inline.codeScan(task) : await this.#run(task));
+      }),
+    );
+    return concatHits(parts);
+  }
+
+  /** Codes of all rows of an index, written at the first search that wants them and kept until it is released. */
+  #codesOf(path: string, vectors: VectorColumn, codes: GraphCodes): Promise<CodeColumn> {
+    const known = this.#codes.get(path);
+    if (known) return known;
+    const written = this.#run({ op: 'codes', vectors: shareable(vectors, vectors.length) as VectorColumn, codes }).then(({ column }) => {
+      if (!column) throw new CairnError('Internal', `writing the codes of ${path} gave none`);
+      return column;
+    });
+    this.#codes.set(path, written);
+    written.catch(() => this.#codes.delete(path));
+    return written;
   }
 
   /** At the call when that is quick, else in a worker. */
@@ -154,14 +193,20 @@ export class IndexPool implements Service {
     const { path, breadth, maxBreadth, nq } = task;
     const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as VectorColumn) });
     if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(travelling()));
-    const started = this.#runtime.monotonic();
-    const before = process.threadCpuUsage();
     // One round only: what a filter leaves unfinished takes longer than was estimated.
-    const result = this.#inline.graph({ ...task, maxBreadth: breadth });
-    const { user, system } = process.threadCpuUsage(before);
-    this.#ownThread.learn(path, estimate, { wallNs: (this.#runtime.monotonic() - started) * 1e6, cpuNs: (user + system) * 1e3 });
+    const search = (): EngineResult => this.#inline.graph({ ...task, maxBreadth: breadth });
+    const result = this.#ownThread.measures(path) ? this.#measured(path, estimate, search) : search();
     const again = breadth * 2 <= maxBreadth && (result.unfinished?.length ?? 0) === nq;
     return again ? this.#run({ ...travelling(), breadth: breadth * 2 }) : result;
+  }
+
+  #measured(path: string, estimate: number, search: () => EngineResult): EngineResult {
+    const started = this.#runtime.monotonic();
+    const before = process.threadCpuUsage();
+    const result = search();
+    const { user, system } = process.threadCpuUsage(before);
+    this.#ownThread.learn(path, estimate, { wallNs: (this.#runtime.monotonic() - started) * 1e6, cpuNs: (user + system) * 1e3 });
+    return result;
   }
 
   #run(task: EngineTask): Promise<EngineResult> {

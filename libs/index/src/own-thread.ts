@@ -1,6 +1,8 @@
 /** Longest search that may hold the calling thread, ns; and when others are under way, which would wait behind it. */
 const ALONE_NS = 1_000_000;
 const AMONG_OTHERS_NS = 400_000;
+/** Of one turn of the event loop: a search of many segments looks at one after the other without giving way. */
+const TURN_NS = 4_000_000;
 /** Mapping a larger file reads its list of levels for too long. */
 const MAX_ROWS = 500_000;
 /**
@@ -17,7 +19,7 @@ const FORGET = 0.995;
 const MUCH_LONGER = 4;
 
 /** Searches that took much longer than their CPU time, between two looks at the pages read: a look costs as much as a tenth of a search. */
-const LOOK_EVERY = 8;
+const LOOK_EVERY = 4;
 
 /** What a search at the call cost, ns. */
 export interface Measured {
@@ -29,7 +31,13 @@ export interface Measured {
 interface Learned {
   /** Measured time by estimated time. */
   ratio: number;
+  /** Searches at the call so far. */
+  searches: number;
 }
+
+/** The first searches of a file are measured, then one of so many: reading the thread's CPU time costs as much as a tenth of a search. */
+const MEASURED_FIRST = 16;
+const MEASURED_EVERY = 8;
 
 /**
  * Decides which graph searches run at the call, on the thread that serves: a message to a worker and back costs about as much as a search of one
@@ -38,12 +46,15 @@ interface Learned {
 export class OwnThread {
   readonly #known = new Map<string, Learned>();
   readonly #pageFaults: () => number;
+  readonly #nextTurn: (callback: () => void) => void;
+  #held = 0;
   #elsewhere = 0;
   #faults = 0;
   #unlooked = LOOK_EVERY - 1;
 
-  /** `pageFaults`: how many pages this process has read from disk so far. */
-  constructor(pageFaults: () => number = () => process.resourceUsage().majorPageFault) {
+  /** `nextTurn` calls back once the event loop has turned. `pageFaults`: how many pages this process has read from disk so far. */
+  constructor(nextTurn: (callback: () => void) => void, pageFaults: () => number = () => process.resourceUsage().majorPageFault) {
+    this.#nextTurn = nextTurn;
     this.#pageFaults = pageFaults;
   }
 
@@ -51,7 +62,26 @@ export class OwnThread {
   takes(path: string, rows: number, estimateNs: number): boolean {
     const learned = this.#known.get(path);
     if (!learned || rows > MAX_ROWS) return false;
-    return estimateNs * learned.ratio <= (this.#elsewhere > 0 ? AMONG_OTHERS_NS : ALONE_NS);
+    return this.mayHold(estimateNs * learned.ratio);
+  }
+
+  /** Whether the search that now runs at the call should be measured. */
+  measures(path: string): boolean {
+    const learned = this.#known.get(path);
+    if (!learned) return false;
+    return learned.searches++ < MEASURED_FIRST || learned.searches % MEASURED_EVERY === 0;
+  }
+
+  /** Whether work of such a cost, ns, may hold the calling thread now; what may counts as done at once. */
+  mayHold(ns: number): boolean {
+    if (ns > (this.#elsewhere > 0 ? AMONG_OTHERS_NS : ALONE_NS) || this.#held + ns > TURN_NS) return false;
+    if (this.#held === 0) this.#nextTurn(() => this.#turned());
+    this.#held += ns;
+    return true;
+  }
+
+  #turned(): void {
+    this.#held = 0;
   }
 
   /**
@@ -76,7 +106,7 @@ export class OwnThread {
       const result = await work();
       const learned = this.#known.get(path);
       if (learned) learned.ratio *= FORGET;
-      else this.#known.set(path, { ratio: 1 });
+      else this.#known.set(path, { ratio: 1, searches: 0 });
       return result;
     } finally {
       this.#elsewhere--;

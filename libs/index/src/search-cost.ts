@@ -19,25 +19,62 @@ const gatherRowNs = (dim: number): number => 150 + 0.4 * dim;
 /** Estimate of one query's walk. */
 export const graphNs = (scalar: GraphScalar, breadth: number, dim: number): number => breadth * STEP_NS[scalar](dim);
 
+/** A row through its int8 code, gathered and compared; and what a query costs beside its rows. */
+const codeRowNs = (dim: number): number => 40 + 0.25 * dim;
+const CODE_SCAN_NS = 20_000;
+
+/** Estimate of looking at so many rows through their codes. */
+export const codeScanNs = (matching: number, dim: number): number => CODE_SCAN_NS + matching * codeRowNs(dim);
+
+/** One query of several that look at `matching` of `rows` rows: copied together, or all of them in place. */
+const scanNs = (rows: number, matching: number, dim: number, nq: number): number =>
+  Math.min(rows * scanRowNs(dim), matching * scanRowNs(dim) + (matching * gatherRowNs(dim)) / nq);
+
+/** Estimate of one query's exact search. */
+export const exactNs = (query: Pick<IndexQuery, 'filter' | 'nq'>, rows: number, dim: number): number =>
+  scanNs(rows, query.filter ? countBits(query.filter) : rows, dim, query.nq);
+
 export type SearchRoute =
   | { readonly kind: 'nothing' }
   | { readonly kind: 'exact' }
-  | { readonly kind: 'graph'; readonly breadth: number; readonly maxBreadth: number };
+  | { readonly kind: 'codes'; readonly matching: number }
+  | {
+      readonly kind: 'graph';
+      readonly breadth: number;
+      readonly maxBreadth: number;
+      /** How queries that the walk leaves unfinished are answered. */
+      readonly rest: 'exact' | 'codes';
+      readonly matching: number;
+    };
 
-/** Chooses for `rows` rows of `dim` dimensions under a filter. */
+/** Chooses for `rows` rows of `dim` dimensions under a filter; `codedRows`: rows can be compared by int8 codes alone. */
 export function routeOf(
   query: Pick<IndexQuery, 'filter' | 'k' | 'nq' | 'ef'>,
   rows: number,
   dim: number,
   scalar: GraphScalar,
+  codedRows: boolean,
 ): SearchRoute {
   const stepNs = STEP_NS[scalar](dim);
   const matching = query.filter ? Math.min(rows, countBits(query.filter)) : rows;
   if (matching === 0) return { kind: 'nothing' };
   const base = Math.max(query.ef ?? Math.max(DEFAULT_EF, Math.ceil(query.k * 1.5)), query.k);
-  const breadth = Math.min(rows, Math.ceil((base * rows) / matching));
-  const scan = Math.min(rows * scanRowNs(dim), matching * scanRowNs(dim) + (matching * gatherRowNs(dim)) / query.nq);
+  const breadth = Math.min(rows, filteredBreadth(base, query.k, rows / matching));
+  const scan = scanNs(rows, matching, dim, query.nq);
+  const coded = codedRows && query.filter ? codeScanNs(matching, dim) : Number.POSITIVE_INFINITY;
+  if (coded <= Math.min(scan, breadth * stepNs)) return { kind: 'codes', matching };
   if (breadth * stepNs >= scan) return { kind: 'exact' };
   // A query that still lacks matches when its walk has cost as much as a scan is better off with the scan.
-  return { kind: 'graph', breadth, maxBreadth: Math.max(breadth, Math.floor(scan / stepNs)) };
+  const rest = coded < scan ? 'codes' : 'exact';
+  return { kind: 'graph', breadth, maxBreadth: Math.max(breadth, Math.floor(Math.min(scan, coded) / stepNs)), rest, matching };
+}
+
+/** Of a walk's hits one in `share` matches. It need not be that much wider for as many of the nearest: the more it sees, the less it overlooks. */
+const WIDENING = 0.6;
+/** The k-th match is expected at k * share, and looked for well within the walk. */
+const ROOM = 1.8;
+
+function filteredBreadth(base: number, k: number, share: number): number {
+  if (share <= 1) return base;
+  return Math.ceil(Math.min(base * share, Math.max(base * share ** WIDENING, ROOM * k * share)));
 }

@@ -1,4 +1,7 @@
+import type { VectorColumn } from '@cairn/schema';
+import { type CodeColumn, type CodeScanTask, codeColumn, scanCodes } from './code-scan.ts';
 import { searchExact } from './exact-search.ts';
+import type { GraphCodes } from './graph-codes.ts';
 import { type BuildTask, buildIndexFile, OpenGraphs } from './graph-index.ts';
 import { type GraphTask, searchGraph } from './graph-search.ts';
 import type { IndexTrailer } from './index-file.ts';
@@ -9,6 +12,8 @@ import type { ExactTask, IndexHits } from './search-types.ts';
 export type EngineTask =
   | ({ readonly op: 'exact' } & ExactTask)
   | ({ readonly op: 'graph' } & GraphTask)
+  | { readonly op: 'codes'; readonly vectors: VectorColumn; readonly codes: GraphCodes }
+  | ({ readonly op: 'codeScan' } & CodeScanTask)
   | ({ readonly op: 'build' } & BuildTask)
   | ({ readonly op: 'buildScalar' } & ScalarBuildTask)
   | { readonly op: 'release'; readonly path: string };
@@ -17,6 +22,7 @@ export interface EngineResult {
   readonly hits?: IndexHits;
   /** Graph search: queries that want an exact search. */
   readonly unfinished?: readonly number[];
+  readonly column?: CodeColumn;
   readonly trailer?: IndexTrailer;
   readonly released?: boolean;
 }
@@ -35,12 +41,24 @@ export class VectorEngine {
     return { hits, unfinished };
   }
 
+  exact(task: ExactTask): EngineResult {
+    return { hits: searchExact(task) };
+  }
+
+  codeScan(task: CodeScanTask): EngineResult {
+    return { hits: scanCodes(task) };
+  }
+
   async run(task: EngineTask): Promise<EngineResult> {
     switch (task.op) {
       case 'exact':
-        return { hits: searchExact(task) };
+        return this.exact(task);
       case 'graph':
         return this.graph(task);
+      case 'codes':
+        return { column: codeColumn(task.vectors, task.codes) };
+      case 'codeScan':
+        return this.codeScan(task);
       case 'build':
         return { trailer: buildIndexFile(task) };
       case 'buildScalar':

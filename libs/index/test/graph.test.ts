@@ -148,7 +148,7 @@ describe('graph search', () => {
 
   it('refuses work beyond its queue, and after it has stopped', async () => {
     const small = new IndexPool({ runtime: new SystemRuntime(), threads: 1, queueLimit: 1 });
-    const search = () => small.exact({ vectors: column, metric: 'L2', queries: bytesOf(queries.subarray(0, DIM)), nq: 1, k: 1 });
+    const search = () => small.exact({ vectors: column, metric: 'L2', queries: bytesOf(queries), nq: NQ, k: 1 });
     const results = await Promise.allSettled([search(), search(), search()]);
     expect(results.map((result) => result.status)).toEqual(['fulfilled', 'fulfilled', 'rejected']);
     await small.stop();
