@@ -11,7 +11,7 @@ const STEP_NS: Readonly<Record<GraphScalar, (dim: number) => number>> = {
   f32: (dim) => 200 + 11 * dim,
   f16: (dim) => 200 + 5.2 * dim,
   bf16: (dim) => 200 + 4.3 * dim,
-  i8: (dim) => 250 + 2.4 * dim,
+  i8: (dim) => 500 + 2.4 * dim,
 };
 const scanRowNs = (dim: number): number => 20 + 0.18 * dim;
 const gatherRowNs = (dim: number): number => 150 + 0.4 * dim;
