@@ -68,11 +68,10 @@ export class DrillManager {
     this.#options = options;
   }
 
-  /** Undoes what earlier leaders left running. */
+  /** Ends what earlier leaders left running. */
   resume(): void {
     for (const record of this.#options.store.state.drills.values())
-      if (record.state === DrillState.DRILL_RUNNING && !this.#busy.has(record.id))
-        void this.#undo(record, new CairnError('Unavailable', 'the coordinator changed during the drill'));
+      if (record.state === DrillState.DRILL_RUNNING && !this.#busy.has(record.id)) void this.#takeOver(record);
   }
 
   /** Answers when the drill is recorded. A repeat under the same request id gets the same drill. */
@@ -173,7 +172,7 @@ export class DrillManager {
   }
 
   async #drive(record: DrillRecord, snapshot: SnapshotRecord, request: StartDrillRequest): Promise<void> {
-    const { logger, stop, store, pins, runtime } = this.#options;
+    const { logger, stop, store, runtime } = this.#options;
     try {
       const body = await this.#work(record, snapshot, request);
       await this.#phase(record, 'drop');
@@ -181,22 +180,49 @@ export class DrillManager {
       await this.#phase(record, 'sign');
       const text = signCertificate({ ...body, ended_ms: runtime.now() }, await this.#key());
       const key = `${this.#prefix(snapshot)}${record.id}-${checksum(Buffer.from(text)).toString(16).padStart(8, '0')}.json`;
-      await retry(runtime, PATIENT, () => this.#options.objects.put(key, Buffer.from(text)), stop);
-      const ended = { state: DrillState.DRILL_COMPLETED, phase: '', endedMs: runtime.now(), certificateKey: key, certificate: text };
-      const pin = pins.keyOf(record.pinId);
       await store.mustCommit({
-        puts: [putRecord(keys.drill(record.id), DrillRecord, { ...record, ...ended })],
-        deletes: pin === undefined ? [] : [pin],
+        puts: [putRecord(keys.drill(record.id), DrillRecord, { ...this.get(record.id), certificateKey: key, certificate: text })],
       });
-      drills.add(1, { outcome: 'completed' });
-      logger.info({ snapshot: snapshot.name, id: snapshot.id, drill: record.id, certificate: key }, 'a drill was completed');
-      this.#busy.delete(record.id);
+      await this.#complete(record.id);
     } catch (error) {
       // A leader that is deposed leaves it to the next.
       if (stop.aborted) return;
       drills.add(1, { outcome: 'failed' });
       logger.error({ error, snapshot: snapshot.name, id: snapshot.id, drill: record.id }, 'a drill failed');
       await this.#undo(this.get(record.id), asCairnError(error));
+    }
+  }
+
+  /**
+   * Puts the certificate that the record holds, then says COMPLETED. The record has it first: whoever finds the drill after a crash goes on here, for there is
+   * nothing left to undo, and so no certificate lies beside a drill that is FAILED.
+   */
+  async #complete(id: number): Promise<void> {
+    const { logger, objects, pins, runtime, stop, store } = this.#options;
+    const { certificate, certificateKey, pinId, snapshotId } = this.get(id);
+    await retry(runtime, PATIENT, () => objects.put(certificateKey, Buffer.from(certificate)), stop);
+    const pin = pins.keyOf(pinId);
+    await store.mustCommit({
+      puts: [
+        putRecord(keys.drill(id), DrillRecord, { ...this.get(id), state: DrillState.DRILL_COMPLETED, phase: '', endedMs: runtime.now() }),
+      ],
+      deletes: pin === undefined ? [] : [pin],
+    });
+    drills.add(1, { outcome: 'completed' });
+    logger.info({ snapshot: snapshotId, drill: id, certificate: certificateKey }, 'a drill was completed');
+    this.#busy.delete(id);
+  }
+
+  /** A drill that an earlier leader left: signed ones are completed, others undone. */
+  async #takeOver(record: DrillRecord): Promise<void> {
+    if (record.certificateKey === '') return this.#undo(record, new CairnError('Unavailable', 'the coordinator changed during the drill'));
+    this.#busy.add(record.id);
+    try {
+      await this.#complete(record.id);
+    } catch (error) {
+      if (!this.#options.stop.aborted) await this.#undo(record, asCairnError(error));
+    } finally {
+      this.#busy.delete(record.id);
     }
   }
 
@@ -319,12 +345,15 @@ export class DrillManager {
   }
 
   async #undo(record: DrillRecord, reason: CairnError): Promise<void> {
-    const { runtime, logger, stop, store, pins } = this.#options;
+    const { runtime, logger, objects, stop, store, pins } = this.#options;
     this.#busy.add(record.id);
     try {
       await retry(runtime, PATIENT, () => this.#drop(record), stop);
+      // Of a put whose answer was lost.
+      if (record.certificateKey !== '') await retry(runtime, PATIENT, () => objects.delete([record.certificateKey]), stop);
       const pin = pins.keyOf(record.pinId);
-      const ended = { state: DrillState.DRILL_FAILED, reason: `${record.phase}: ${reason.message}`, endedMs: runtime.now() };
+      const reasoned = `${record.phase}: ${reason.message}`;
+      const ended = { state: DrillState.DRILL_FAILED, reason: reasoned, endedMs: runtime.now(), certificateKey: '', certificate: '' };
       await store.mustCommit({
         puts: [putRecord(keys.drill(record.id), DrillRecord, { ...record, ...ended })],
         deletes: pin === undefined ? [] : [pin],

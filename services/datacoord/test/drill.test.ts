@@ -1,3 +1,4 @@
+import { CairnError, deferred } from '@cairn/base';
 import { HIDDEN_PREFIX, keys } from '@cairn/catalog';
 import { CollectionRecord, CollectionState, type DrillRecord, DrillState } from '@cairn/proto/cairn/meta';
 import type { CheckResponse, ListCertificatesResponse } from '@cairn/proto/cairn/upkeep';
@@ -122,6 +123,52 @@ describe('a drill', () => {
     expect(await leftovers()).toEqual([]);
     expect((await certificates()).certificates).toEqual([]);
     expect(await findings()).toEqual([]);
+  });
+
+  test.each(['before', 'after'])(
+    'whose leader ends %s its certificate is written is completed by the next: one certificate, and no FAILED drill beside it',
+    async (when) => {
+      const put = world.objects.put.bind(world.objects);
+      const reached = deferred<void>();
+      world.objects.put = async (...args) => {
+        if (!args[0].includes('/certificates/')) return put(...args);
+        if (when === 'after') await put(...args);
+        reached.resolve();
+        return new Promise(() => undefined);
+      };
+      const { id } = await start();
+      await reached.promise;
+      const stopped = world.stopCoordinators();
+      world.objects.put = put;
+      await stopped;
+      await lead('b');
+      const record = await over(id);
+      expect(record).toMatchObject({ state: DrillState.DRILL_COMPLETED, reason: '', phase: '' });
+      const { certificates: found, publicKey } = await certificates();
+      expect(found.map((one) => one.text)).toEqual([record.certificate]);
+      expect(verifyCertificate(record.certificate, publicKey).body).toMatchObject({ drill_id: id });
+      expect(await leftovers()).toEqual([]);
+      expect(await findings()).toEqual([]);
+    },
+  );
+
+  test('whose certificate was written though the store said no fails and leaves none', async () => {
+    const put = world.objects.put.bind(world.objects);
+    world.objects.put = async (...args) => {
+      const info = await put(...args);
+      if (args[0].includes('/certificates/')) throw new CairnError('Internal', 'the store said no');
+      return info;
+    };
+    const record = await over((await start()).id);
+    expect(record).toMatchObject({
+      state: DrillState.DRILL_FAILED,
+      reason: 'sign: the store said no',
+      certificate: '',
+      certificateKey: '',
+    });
+    world.objects.put = put;
+    expect((await certificates()).certificates).toEqual([]);
+    expect(await leftovers()).toEqual([]);
   });
 
   test('keeps its snapshot: a drop is refused until it is over, and takes the certificates along', async () => {
