@@ -1,14 +1,14 @@
 /**
  * Restores of one coordinator and its datanodes in this process, over MinIO, beside `s5cmd cp` of the same objects, interleaved; clones and publishing of
  * many segments. s5cmd is built from its Go module the first time.
- *   node tests/bench/restore.bench.ts large|small|many|clone [rounds]
+ *   node tests/bench/restore.bench.ts large|small|many|clone|publish [rounds]
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { SystemRuntime } from '@cairn/base';
-import { keys } from '@cairn/catalog';
+import { SystemRuntime, silentLogger } from '@cairn/base';
+import { CatalogView, keys } from '@cairn/catalog';
 import { S3ObjectStore } from '@cairn/objects/s3';
-import { type ObjectRef, RestoreJobState, SegmentRecord } from '@cairn/proto/cairn/meta';
+import { CollectionState, type ObjectRef, RestoreJobState, SegmentRecord } from '@cairn/proto/cairn/meta';
 import { RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
 import { type MinioServer, startMinio } from '../support/servers.ts';
 import { type Coordinator, startCoordinator } from './support/coordinator.ts';
@@ -16,6 +16,9 @@ import { printTable, quantile, type Row, round } from './support/table.ts';
 
 const runtime = new SystemRuntime();
 const POLL_MS = 2;
+const READ_EVERY_MS = 1;
+/** Before and after the moment at which a view shows the target: what belongs to publishing. */
+const PUBLISH_WINDOW_MS = 60;
 const PUTS = 32;
 const BUCKET = 'cairn';
 const ROOT = 'bench';
@@ -200,10 +203,19 @@ async function tenAtOnce(rounds: number): Promise<void> {
     const rows: Row[] = [];
     for (let turn = 0; turn < rounds; turn++) {
       const alone: number[] = [];
-      for (let n = 0; n < 10; n++) alone.push(await restored(coordinator, 'source', `alone${turn}x${n}`));
-      const start = performance.now();
-      const ends = await Promise.all(Array.from({ length: 10 }, (_, n) => restored(coordinator, 'source', `both${turn}x${n}`)));
-      const whole = performance.now() - start;
+      let ends: number[] = [];
+      let whole = 0;
+      const sides = [
+        async () => {
+          for (let n = 0; n < 10; n++) alone.push(await restored(coordinator, 'source', `alone${turn}x${n}`));
+        },
+        async () => {
+          const start = performance.now();
+          ends = await Promise.all(Array.from({ length: 10 }, (_, n) => restored(coordinator, 'source', `both${turn}x${n}`)));
+          whole = performance.now() - start;
+        },
+      ];
+      for (const side of turn % 2 === 0 ? sides : sides.toReversed()) await side();
       const sum = alone.reduce((a, b) => a + b, 0);
       rows.push({
         turn,
@@ -236,13 +248,88 @@ async function clones(rounds: number): Promise<void> {
   }
 }
 
+/**
+ * Readers while a clone of 10,000 segments is staged and published: calls to the coordinator about another collection, and a view of the catalog as every
+ * process keeps one (its own thread there, this one here: all of it on one thread is the worst case). A stall is the longest time a reader waited.
+ */
+async function publishing(rounds: number): Promise<void> {
+  const SEGMENTS = 10_000;
+  const coordinator = await startCoordinator({ compactionEnabled: false });
+  const view = new CatalogView(coordinator.stores.meta, runtime, silentLogger);
+  try {
+    await view.start();
+    await fill(coordinator, 'large', { segments: SEGMENTS, objectsEach: 1, objectBytes: 100 });
+    const beside = await fill(coordinator, 'beside', { segments: 10, objectsEach: 1, objectBytes: 100 });
+    /** Reads without a pause until told to stop; answers how long each took, in ms, with its begin. */
+    const reader = (read: () => Promise<unknown>) => {
+      const seen: { readonly at: number; readonly ms: number }[] = [];
+      let stopped = false;
+      const done = (async () => {
+        while (!stopped) {
+          // From the moment it was due: a thread that is busy delays the beginning of a read as well.
+          const at = performance.now();
+          await new Promise((resolve) => setTimeout(resolve, READ_EVERY_MS));
+          await read();
+          seen.push({ at, ms: performance.now() - at - READ_EVERY_MS });
+        }
+      })();
+      return async () => {
+        stopped = true;
+        await done;
+        return seen;
+      };
+    };
+    const worst = (seen: readonly { readonly at: number; readonly ms: number }[], from: number, to: number): number =>
+      round(Math.max(0, ...seen.filter(({ at, ms }) => at + ms >= from && at <= to).map(({ ms }) => ms)));
+    const rows: Row[] = [];
+    for (let turn = 0; turn < rounds; turn++) {
+      const stopCalls = reader(() => coordinator.client.listSegments({ collectionId: beside }));
+      const stopView = reader(async () => {
+        await view.sync();
+        view.resolve('', 'beside');
+      });
+      // What readers wait for with nothing beside them.
+      const idleFrom = performance.now();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const from = performance.now();
+      const name = `clone${turn}`;
+      let published = 0;
+      const watch = view.onChange(() => {
+        const made = [...view.collections.values()].find((one) => one.name === name);
+        if (published === 0 && made?.state === CollectionState.COLLECTION_LIVE) published = performance.now();
+      });
+      await restored(coordinator, 'large', name, 'reference');
+      while (published === 0) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const to = performance.now();
+      watch.close();
+      const [calls, views] = [await stopCalls(), await stopView()];
+      rows.push({
+        turn,
+        'whole ms': round(to - from),
+        'call, idle': worst(calls, idleFrom, from),
+        'call, publish': worst(calls, published - PUBLISH_WINDOW_MS, published + PUBLISH_WINDOW_MS),
+        'call, whole': worst(calls, from, to),
+        'view, idle': worst(views, idleFrom, from),
+        'view, publish': worst(views, published - PUBLISH_WINDOW_MS, published + PUBLISH_WINDOW_MS),
+        'view, whole': worst(views, from, to),
+      });
+    }
+    printTable(`longest waits of readers, ms, while ${SEGMENTS} segments are cloned and published`, rows);
+  } finally {
+    await view.stop();
+    await coordinator.stop();
+  }
+}
+
 const [what = '', given] = process.argv.slice(2);
 const rounds = Number(given ?? 5);
 if (what === 'large' || what === 'small') await besideS5cmd(what, rounds);
 else if (what === 'many') await tenAtOnce(rounds);
 else if (what === 'clone') await clones(rounds);
+else if (what === 'publish') await publishing(rounds);
 else {
   for (const name of ['large', 'small']) await besideS5cmd(name, rounds);
   await tenAtOnce(1);
   await clones(rounds);
+  await publishing(rounds);
 }

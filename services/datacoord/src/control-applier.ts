@@ -228,7 +228,7 @@ export class ControlApplier {
 }
 
 /** Splits puts into pages that fit a transaction. */
-export function* pagesOf(puts: readonly Put[]): Generator<Put[]> {
+export function* pagesOf(puts: Iterable<Put>): Generator<Put[]> {
   let page: Put[] = [];
   let bytes = 0;
   for (const put of puts) {

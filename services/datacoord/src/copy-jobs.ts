@@ -1,4 +1,4 @@
-import { asCairnError, CairnError, isRetriable, KeyedMutex, type Logger, type Runtime, retry } from '@cairn/base';
+import { asCairnError, CairnError, isRetriable, KeyedMutex, type Logger, type Runtime, retry, Turns } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import type { ObjectStore } from '@cairn/objects';
 import {
@@ -192,7 +192,8 @@ export class CopyJobs {
     const target = store.state.collections.get(job.targetCollectionId);
     if (target?.state !== CollectionState.COLLECTION_RESTORING)
       throw new CairnError('Cancelled', `cancelled: target collection ${job.targetCollectionName} was dropped`);
-    const bundle = read ?? (await retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop));
+    const reading = () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true, turns: new Turns(runtime) });
+    const bundle = read ?? (await retry(runtime, READ, reading, stop));
     return new CopySource({
       bundle,
       target,
@@ -207,14 +208,14 @@ export class CopyJobs {
 
   /** A clone: what an earlier leader had staged goes, then all is staged at once. */
   async #refer(job: RestoreJobRecord, source: CopySource, fresh: boolean): Promise<void> {
-    const { store, ids } = this.#options;
+    const { store, ids, runtime } = this.#options;
     const target = source.target.id;
     if (!fresh)
       for (const prefix of [keys.segments(target), keys.deltas(target), keys.segmentIndexes(target)]) await this.#deleteAll(prefix);
     const { segments, rows } = totalsOf(source);
     const state = RestoreJobState.RESTORE_EXECUTING;
     const executing = this.#update(job.id, (record) => ({ ...record, state, totalSegments: segments, totalRows: rows }));
-    const outcomes = await Promise.allSettled([executing, stageReferences(store, ids, job, source)]);
+    const outcomes = await Promise.allSettled([executing, stageReferences(store, ids, job, source, new Turns(runtime))]);
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 

@@ -1,4 +1,4 @@
-import { mapLimit } from '@cairn/base';
+import { mapLimit, type Turns } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { DeltaLogRecord, type RestoreJobRecord, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { Ids } from './change-preparer.ts';
@@ -16,26 +16,40 @@ const PARALLEL_PAGES = 8;
  * copied and no object is read. Every transaction compares that the snapshot is COMMITTED as it was and pinned by the job: a new reference is made
  * only from a living one, so what garbage collection found unreferenced never gains one (snapshots.md, GC).
  */
-export async function stageReferences(store: LeaderStore, ids: Ids, job: RestoreJobRecord, source: CopySource): Promise<void> {
+export async function stageReferences(
+  store: LeaderStore,
+  ids: Ids,
+  job: RestoreJobRecord,
+  source: CopySource,
+  turns: Turns,
+): Promise<void> {
   const snapshot = store.state.snapshots.held(job.snapshotId);
   const living = [
     { kind: 'exists', key: keys.pin(job.snapshotId, job.pinId) } as const,
     { kind: 'modRevision', key: snapshot?.key ?? '', equals: snapshot?.revision ?? 0 } as const,
   ];
   const { segments, deltaLogs, segmentIndexes } = source;
-  let next = await ids.allocate(Math.max(1, segments.length + deltaLogs.length + segmentIndexes.length));
-  const puts: Put[] = [];
-  for (const segment of segments) {
-    const record = targetSegment(source, segment, next++);
-    puts.push(putRecord(keys.segment(record.collectionId, record.id), SegmentRecord, record));
+  const first = await ids.allocate(Math.max(1, segments.length + deltaLogs.length + segmentIndexes.length));
+  // Pages are made as they are asked for: ten thousand records at once would hold the thread, and the memory.
+  await mapLimit(pagesOf(references(source, first)), PARALLEL_PAGES, async (page) => {
+    if (turns.due) await turns.give();
+    await store.mustCommit({ if: living, puts: page });
+  });
+}
+
+/** The target's records, under ids from `next` on. */
+function* references(source: CopySource, next: number): Generator<Put> {
+  let id = next;
+  for (const segment of source.segments) {
+    const record = targetSegment(source, segment, id++);
+    yield putRecord(keys.segment(record.collectionId, record.id), SegmentRecord, record);
     for (const build of source.buildsOf(segment.id)) {
-      const made = targetBuild(source, build, record.id, next++);
-      puts.push(putRecord(keys.segmentIndex(made.collectionId, made.segmentId, made.indexId), SegmentIndexRecord, made));
+      const made = targetBuild(source, build, record.id, id++);
+      yield putRecord(keys.segmentIndex(made.collectionId, made.segmentId, made.indexId), SegmentIndexRecord, made);
     }
   }
-  for (const log of deltaLogs) {
-    const record = targetDeltaLog(source, log, next++, log.object);
-    puts.push(putRecord(keys.delta(record.collectionId, record.id), DeltaLogRecord, record));
+  for (const log of source.deltaLogs) {
+    const record = targetDeltaLog(source, log, id++, log.object);
+    yield putRecord(keys.delta(record.collectionId, record.id), DeltaLogRecord, record);
   }
-  await mapLimit(pagesOf(puts), PARALLEL_PAGES, (page) => store.mustCommit({ if: living, puts: page }));
 }

@@ -1,4 +1,4 @@
-import type { Logger, Runtime } from '@cairn/base';
+import { type Logger, type Runtime, Turns } from '@cairn/base';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
 
 /** Keeps a copy of a prefix. Called synchronously, one batch at a time; `changed` after each batch. */
@@ -22,6 +22,7 @@ export function followPrefix(
   stop: AbortSignal,
 ): Promise<void> {
   const ready = Promise.withResolvers<void>();
+  const turns = new Turns(runtime);
   const follow = async (): Promise<void> => {
     while (!stop.aborted) {
       try {
@@ -37,6 +38,8 @@ export function followPrefix(
           }
           follower.changed();
           ready.resolve();
+          // Thousands of records may come in pages that are all there already.
+          if (turns.due) await turns.give();
         }
       } catch (error) {
         if (!stop.aborted) logger.warn({ error, prefix }, 'a watch broke; starting it again');

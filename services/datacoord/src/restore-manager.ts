@@ -1,4 +1,4 @@
-import { asCairnError, CairnError, isRetriable, retry } from '@cairn/base';
+import { asCairnError, CairnError, isRetriable, retry, Turns } from '@cairn/base';
 import { keys } from '@cairn/catalog';
 import { type DatabaseRecord, RestoreIntentRecord, RestoreJobRecord, RestoreJobState, type SnapshotRecord } from '@cairn/proto/cairn/meta';
 import type { ListRestoreJobsRequest, RestorePlan, RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
@@ -156,7 +156,7 @@ export class RestoreManager {
   /** Metadata and manifests, verified. */
   #read(snapshot: SnapshotRecord): Promise<SnapshotBundle> {
     const { runtime, objects, stop } = this.#options;
-    return retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true }), stop);
+    return retry(runtime, READ, () => readSnapshot(objects, snapshot.metadataKey, { withSegments: true, turns: new Turns(runtime) }), stop);
   }
 
   async #begin({ snapshot, database }: Wish, request: RestoreSnapshotRequest): Promise<number> {
