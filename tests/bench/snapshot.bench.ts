@@ -21,18 +21,22 @@ const POLL_MS = 2;
 const server = mode === 'cluster' ? await startCluster() : await startStandalone();
 try {
   const address = 'addresses' in server ? (server.addresses[0] ?? '') : server.address;
-  await createCollection(address, 'bench', DIM);
-  const vectors = clusteredVectors(20_000, DIM, seeded(1));
-  await runLoad({
-    address,
-    path: `${PATH}Insert`,
-    requests: [Buffer.from(insertRequest('bench', 0, vectors, DIM)).toString('base64')],
-    connections: 1,
-    depth: 1,
-    once: true,
-    durationMs: 0,
-  });
-  await settleAndLoad(address, 'bench');
+  const fill = async (name: string, rows: number, shards: number): Promise<void> => {
+    await createCollection(address, name, DIM, { shards });
+    const vectors = clusteredVectors(rows, DIM, seeded(1));
+    await runLoad({
+      address,
+      path: `${PATH}Insert`,
+      requests: [Buffer.from(insertRequest(name, 0, vectors, DIM)).toString('base64')],
+      connections: 1,
+      depth: 1,
+      once: true,
+      durationMs: 0,
+    });
+    await settleAndLoad(address, name);
+  };
+  await fill('bench', 20_000, 2);
+  await fill('one', 2_000, 1);
   const client = new MilvusClient({ address });
   await client.connectPromise;
   const transport = new GrpcTransport(new SystemRuntime(), { timeoutMs: 60_000 });
@@ -71,11 +75,14 @@ try {
   };
   await createCollection(address, 'nothing', DIM);
   await client.createSnapshot({ collection_name: 'nothing', snapshot_name: 's0' });
+  await client.createSnapshot({ collection_name: 'one', snapshot_name: 's0' });
+  const one: number[] = [];
   const clone: number[] = [];
   const empty: number[] = [];
   for (let i = 0; i < Math.min(RESTORES, count); i++) {
     restore.push(await restored('copy', 'bench', `s${i}`, `restored${i}`));
     clone.push(await restored('reference', 'bench', `s${i}`, `clone${i}`));
+    one.push(await restored('copy', 'one', 's0', `one${i}`));
     empty.push(await restored('copy', 'nothing', 's0', `empty${i}`));
   }
   const row = (what: string, values: number[]): Record<string, string | number> => ({
@@ -88,6 +95,7 @@ try {
   printTable(`snapshots, ${mode}, 20,000 × ${DIM} flushed and indexed, 2 shards`, [
     row('create', create),
     row('restore, call to Completed', restore),
+    row('restore of one segment', one),
     row('restore of an empty collection', empty),
     row('clone by reference', clone),
   ]);
