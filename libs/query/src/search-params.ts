@@ -55,7 +55,15 @@ function checkQueries(plan: SearchPlan, field: Field): void {
     );
 }
 
-function parseParams(text: string): Record<string, unknown> {
+/** The text that was read last, and what it says: most requests say the same. */
+let last: { readonly text: string; readonly params: Readonly<Record<string, unknown>> } = { text: '', params: {} };
+
+function parseParams(text: string): Readonly<Record<string, unknown>> {
+  if (text !== last.text) last = { text, params: readParams(text) };
+  return last.params;
+}
+
+function readParams(text: string): Record<string, unknown> {
   if (text === '') return {};
   let value: unknown;
   try {
@@ -65,7 +73,7 @@ function parseParams(text: string): Record<string, unknown> {
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new CairnError('InvalidParameter', `search params are no object: ${text.slice(0, 200)}`);
-  return { ...value };
+  return Object.freeze({ ...value });
 }
 
 function rangeOf(params: Readonly<Record<string, unknown>>): ScoreRange | undefined {

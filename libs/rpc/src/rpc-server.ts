@@ -245,7 +245,8 @@ export class RpcServer {
         : deadline.getTime() - this.#runtime.now();
     const until = this.#runtime.monotonic() + remainingMs;
     const metadata = new Map<string, string>();
-    for (const [key, value] of Object.entries(call.metadata.getMap())) metadata.set(key, value.toString());
+    const sent = call.metadata.getMap();
+    for (const key in sent) metadata.set(key, String(sent[key]));
     return {
       // Made when the handler first asks for it: most never do.
       get signal() {

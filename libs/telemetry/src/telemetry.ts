@@ -7,7 +7,6 @@ import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
 import { resourceFromAttributes } from '@opentelemetry/resources';
 import { MeterProvider } from '@opentelemetry/sdk-metrics';
 import {
-  AlwaysOffSampler,
   BatchSpanProcessor,
   type IdGenerator,
   ParentBasedSampler,
@@ -15,6 +14,7 @@ import {
   TraceIdRatioBasedSampler,
   TracerProvider,
 } from '@opentelemetry/sdk-trace';
+import { IdsOnly } from './ids-only.ts';
 import { useMeter } from './instruments.ts';
 import { observeProcess } from './process-metrics.ts';
 
@@ -51,17 +51,14 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
   const spanProcessors = [...(options.spanProcessors ?? [])];
   if (options.otlpEndpoint) spanProcessors.push(await otlpProcessor(options.otlpEndpoint));
   const ratio = (options.samplePercent ?? 100) / 100;
-  const tracing = new TracerProvider({
-    resource,
-    spanProcessors,
-    idGenerator: new RuntimeIds(options.runtime),
-    sampler: spanProcessors.length === 0 ? new AlwaysOffSampler() : new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(ratio) }),
-  });
+  const ids = new RuntimeIds(options.runtime);
+  const sampler = new ParentBasedSampler({ root: new TraceIdRatioBasedSampler(ratio) });
+  const recording = spanProcessors.length === 0 ? undefined : new TracerProvider({ resource, spanProcessors, idGenerator: ids, sampler });
   const exporter = new PrometheusExporter({ preventServerStart: true, withoutScopeInfo: true });
   const measuring = new MeterProvider({ resource, readers: [exporter] });
   const contexts = new AsyncLocalStorageContextManager().enable();
   const installed =
-    trace.setGlobalTracerProvider(tracing) &&
+    trace.setGlobalTracerProvider(recording ?? new IdsOnly(ids)) &&
     context.setGlobalContextManager(contexts) &&
     propagation.setGlobalPropagator(new W3CTraceContextPropagator()) &&
     metrics.setGlobalMeterProvider(measuring);
@@ -82,7 +79,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
         options.logger.warn({ limitMs: SHUTDOWN_MS }, 'spans that waited for the collector are dropped');
         late.resolve();
       });
-      const done = Promise.all([tracing.shutdown(), measuring.shutdown()]).then(
+      const done = Promise.all([recording?.shutdown(), measuring.shutdown()]).then(
         () => undefined,
         (error: unknown) => options.logger.warn({ error }, 'telemetry did not end cleanly'),
       );

@@ -88,6 +88,30 @@ describe('traces', () => {
     });
   });
 
+  test('traces that go nowhere keep one id through all that is nested, take up a caller’s, and pass it on', async () => {
+    await start();
+    const seen: string[] = [];
+    const inner = (): Promise<void> =>
+      withSpan('inner', {}, async (span) => {
+        seen.push(`${span.spanContext().traceId}-${span.spanContext().spanId}-${span.isRecording()}`);
+        const sent: Record<string, string> = {};
+        propagation.inject(context.active(), sent);
+        seen.push(sent.traceparent);
+      });
+    await withSpan('outer', {}, async (span) => {
+      await inner();
+      expect(seen).toEqual([
+        expect.stringMatching(new RegExp(`^${span.spanContext().traceId}-[0-9a-f]{16}-false$`)),
+        expect.stringMatching(new RegExp(`^00-${span.spanContext().traceId}-[0-9a-f]{16}-00$`)),
+      ]);
+      expect(seen[0]).not.toContain(span.spanContext().spanId);
+    });
+    const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+    await context.with(propagation.extract(context.active(), { traceparent }), inner);
+    expect(seen[2]).toMatch(/^0af7651916cd43dd8448eb211c80319c-(?!b7ad6b7169203331)/);
+    expect(seen[3]).toMatch(/^00-0af7651916cd43dd8448eb211c80319c-.*-00$/);
+  });
+
   test('spans are sent to the collector, at the latest when telemetry stops', async () => {
     const received: { url: string | undefined; bytes: number }[] = [];
     const collector = createServer((request, response) => {
