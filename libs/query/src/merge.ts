@@ -74,9 +74,22 @@ export function chooseHits(parts: readonly SearchHits[], options: MergeOptions):
   const scores: number[] = [];
   const decisive: number[] = [];
   const picks = new PickList();
+  const byKey = keyRowOrder(keys);
+  const alone = parts.length === 1 && (options.groupByFieldId ?? 0) === 0 ? parts[0] : undefined;
   for (let query = 0; query < nq; query++) {
     const before = picks.length;
-    const best = bestOf(parts, keys, starts, query, options);
+    const count = alone ? Math.min(options.k, alone.counts[query]) : 0;
+    if (alone && isMerged(alone, keys[0], byKey, starts[0], alone.counts[query], count, isDescending(options.metric))) {
+      for (let row = starts[0]; row < starts[0] + count; row++) {
+        picks.add(0, row);
+        scores.push(alone.scores[row]);
+      }
+      decisive.push(count === 0 ? Number.NaN : alone.scores[starts[0] + count - 1]);
+      counts.push(count);
+      starts[0] += alone.counts[query];
+      continue;
+    }
+    const best = bestOf(parts, keys, byKey, starts, query, options);
     decisive.push(best.decisive);
     for (const { part, row } of best.rows) {
       picks.add(part, row);
@@ -90,6 +103,35 @@ export function chooseHits(parts: readonly SearchHits[], options: MergeOptions):
   return { counts, scores: Float32Array.from(scores), decisive, ...picks.finish() };
 }
 
+/** Up to so many keys are compared with each other, more by a set. */
+const FEW_KEYS = 16;
+
+/** Whether the rows of one query are in the order that a merge would give them, and no key stands twice among the first `wanted`. */
+function isMerged(
+  { scores }: SearchHits,
+  keys: Column,
+  byKey: KeyOrder,
+  start: number,
+  count: number,
+  wanted: number,
+  descending: boolean,
+): boolean {
+  for (let row = start + 1; row < start + count; row++) {
+    const gain = descending ? scores[row - 1] - scores[row] : scores[row] - scores[row - 1];
+    if (!(gain > 0) && !(gain === 0 && byKey(0, row - 1, 0, row) <= 0)) return false;
+  }
+  if (wanted > FEW_KEYS) {
+    const seen = new Set<unknown>();
+    for (let row = start; row < start + wanted; row++) seen.add(valueAt(keys, row));
+    return seen.size === wanted;
+  }
+  for (let row = start + 1; row < start + wanted; row++)
+    for (let before = start; before < row; before++) if (byKey(0, before, 0, row) === 0) return false;
+  return true;
+}
+
+type KeyOrder = ReturnType<typeof keyRowOrder>;
+
 interface Candidate {
   readonly part: number;
   readonly row: number;
@@ -99,6 +141,7 @@ interface Candidate {
 function bestOf(
   parts: readonly SearchHits[],
   keys: readonly Column[],
+  byKey: KeyOrder,
   starts: readonly number[],
   query: number,
   options: MergeOptions,
@@ -108,7 +151,6 @@ function bestOf(
     for (let row = starts[i]; row < starts[i] + part.counts[query]; row++) candidates.push({ part: i, row, score: part.scores[row] });
   });
   const sign = isDescending(options.metric) ? -1 : 1;
-  const byKey = keyRowOrder(keys);
   const order = (a: Candidate, b: Candidate): number =>
     sign * (a.score - b.score) || byKey(a.part, a.row, b.part, b.row) || a.part - b.part;
   // One part alone is in order already, but for ties that its rows' order decided.

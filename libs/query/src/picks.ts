@@ -31,6 +31,10 @@ export interface PicksByPart {
 }
 
 export function groupPicks(picks: Picks): PicksByPart {
+  // Nearly always all come from one part.
+  const [first] = picks.parts;
+  if (first !== undefined && picks.parts.every((part) => part === first))
+    return { parts: [{ part: first, rows: picks.rows }], order: picks.rows.map((_, i) => i) };
   const rowsOf = new Map<number, number[]>();
   const inPart = new Int32Array(picks.rows.length);
   picks.rows.forEach((row, i) => {

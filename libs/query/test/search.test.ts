@@ -2,8 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { IndexPool } from '@cairn/index';
-import type { SearchPlan } from '@cairn/proto/cairn/services';
+import { type SearchPlan, SearchResult } from '@cairn/proto/cairn/services';
+import { makeBatch } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
+import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { decodeSearchResult, encodeSearchResult, executeSearch, mergeHits, type SearchHits } from '../src/index.ts';
 import { cells, growing, keysOf, NEWER_SCHEMA, type Row, remove, runtime, SCHEMA, sealed, searchPlan } from './fixtures.ts';
@@ -169,13 +171,60 @@ describe('mergeHits', () => {
     );
     const parts = await Promise.all(segments.map((segment) => search([segment], plan)));
     const merged = mergeHits(
-      parts.map((part) => decodeSearchResult(encodeSearchResult(part, 5))),
+      parts.map((part) => decodeSearchResult(SearchResult.decode(SearchResult.encode(encodeSearchResult(part, 5)).finish()))),
       { ...MERGE, nq: 2, k: 7 },
     );
     const whole = await search(segments, plan);
     expect(keysOf(merged)).toEqual(keysOf(whole));
     expect(merged.scores).toEqual(whole.scores);
     expect(cells(merged.columns.columns.get(104))).toEqual(cells(whole.columns.columns.get(104)));
+  });
+
+  it('of any parts gives each key once, with its best score, in the order of scores and keys', () => {
+    const row = fc.record({ key: fc.integer({ min: -30, max: 30 }), score: fc.integer({ min: 0, max: 6 }) });
+    const query = fc.array(row, { maxLength: 40, size: 'max' });
+    const shape = fc
+      .integer({ min: 1, max: 3 })
+      .chain((nq) => fc.array(fc.array(query, { minLength: nq, maxLength: nq }), { minLength: 1, maxLength: 3 }));
+    fc.assert(
+      fc.property(
+        shape,
+        fc.integer({ min: 1, max: 40 }),
+        fc.constantFrom('L2', 'IP'),
+        fc.boolean(),
+        (queriesOfParts, k, metric, inOrder) => {
+          const sign = metric === 'IP' ? -1 : 1;
+          const byScore = (a: { key: number; score: number }, b: { key: number; score: number }) =>
+            sign * (a.score - b.score) || a.key - b.key;
+          const nq = queriesOfParts[0].length;
+          // As searches give them: best first, ties in any order of their keys.
+          const given = queriesOfParts.map((queries) =>
+            queries.map((rows) => rows.toSorted(inOrder ? byScore : (a, b) => sign * (a.score - b.score))),
+          );
+          const parts = given.map((queries): SearchHits => {
+            const rows = queries.flat();
+            const values = BigInt64Array.from(rows, ({ key }) => BigInt(key));
+            const column = { kind: 'fixed', type: SCHEMA.primaryKey.type, length: rows.length, values, validity: null } as const;
+            return {
+              counts: queries.map((one) => one.length),
+              scores: Float32Array.from(rows, ({ score }) => score),
+              columns: makeBatch([[SCHEMA.primaryKey.id, column]]),
+              searchedRows: rows.length,
+            };
+          });
+          const expected = Array.from({ length: nq }, (_, query) => {
+            const best = new Map<number, number>();
+            const all = given.flatMap((queries) => queries[query]).sort(byScore);
+            for (const { key, score } of all) if (!best.has(key)) best.set(key, score);
+            return [...best].slice(0, k);
+          });
+          const merged = mergeHits(parts, { ...MERGE, metric, nq, k });
+          expect(keysOf(merged)).toEqual(expected.map((rows) => rows.map(([key]) => key)));
+          expect([...merged.scores]).toEqual(expected.flatMap((rows) => rows.map(([, score]) => score)));
+        },
+      ),
+      { numRuns: 400 },
+    );
   });
 
   it('bigger scores win for IP and COSINE, ties go by key', async () => {
