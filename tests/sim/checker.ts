@@ -13,6 +13,8 @@ import {
   CopyTaskRecord,
   CopyTaskState,
   DeltaLogRecord,
+  DrillRecord,
+  DrillState,
   GroupRecord,
   IndexBuildState,
   type ObjectRef,
@@ -123,6 +125,8 @@ export class ConsistencyChecker {
       if (!job || (!over && !JOB_OVER.includes(job.state)))
         this.#found(`copy task ${record.id} of job ${record.jobId} is ${nameOf(CopyTaskState, record.state)}`);
     }
+    for (const { record } of await this.#all(keys.drills, DrillRecord))
+      if (record.state === DrillState.DRILL_RUNNING) this.#found(`drill ${record.id} of snapshot ${record.snapshotId} is still running`);
     for (const { record } of await this.#all(keys.pins, PinRecord)) {
       if (record.owner !== 'user') this.#found(`pin ${record.id} of ${record.owner} on snapshot ${record.snapshotId} is still there`);
       else if (record.expiresMs > 0 && record.expiresMs < this.#nowMs) this.#found(`pin ${record.id} has expired and is still there`);

@@ -1,7 +1,8 @@
 /** A Milvus client as small as the simulation needs it: calls any proxy, tries again where a status says so, as the SDKs do. */
-import type { CairnError } from '@cairn/base';
+import { asCairnError, type CairnError, isRetriable } from '@cairn/base';
 import type { SimulatedRuntime, Simulation } from '@cairn/base/simulation';
 import { AdminDefinition } from '@cairn/proto/cairn/admin';
+import type { DrillRecord } from '@cairn/proto/cairn/meta';
 import { UpkeepDefinition } from '@cairn/proto/cairn/upkeep';
 import { ConsistencyLevel, DslType, PlaceholderGroup, PlaceholderType, type Status } from '@cairn/proto/milvus/common';
 import {
@@ -63,6 +64,7 @@ type AnyMethods = Record<string, (request: unknown, options: CallOptions) => Pro
 
 const TIMEOUT_MS = 6_000;
 const RETRY_PAUSE_MS = 300;
+const DRILL_TRIES = 4;
 /** Calls that repeat themselves harmlessly, or say so when they are repeated: as SDKs do, half of them go without an idempotency key. */
 const BARE: ReadonlySet<string> = new Set(['createSnapshot', 'dropSnapshot', 'upsert', 'delete', 'flush', 'query']);
 /** Codes that no caller may ever see: bugs of ours. */
@@ -191,6 +193,34 @@ export class SimulatedClient implements RaceClient {
   async collectGarbage(): Promise<Outcome<unknown>> {
     const upkeep = this.#upkeeps[this.#simulation.below(this.#upkeeps.length)];
     return upkeep.gcRun({ limit: 0 }, { timeoutMs: TIMEOUT_MS }).then(
+      (value) => ({ kind: 'done', value }),
+      (error: CairnError) => ({ kind: 'unknown', reason: error.message }),
+    );
+  }
+
+  /** Begins a drill, under one request id however often it is asked for. */
+  async startDrill(collection: string, name: string): Promise<Outcome<DrillRecord>> {
+    const request = { database: '', collection, name, requestId: `sim-drill-${++this.#idempotency}` };
+    let unknown = '';
+    for (let attempt = 1; ; attempt++) {
+      const upkeep = this.#upkeeps[this.#simulation.below(this.#upkeeps.length)];
+      try {
+        return { kind: 'done', value: await upkeep.startDrill(request, { timeoutMs: TIMEOUT_MS }) };
+      } catch (error) {
+        const { code, codeName, message } = asCairnError(error);
+        if (BUGS.has(code)) this.#world.problem(`startDrill answered ${codeName}: ${message}`);
+        if (!isRetriable(error) && unknown === '') return { kind: 'refused', code, reason: message };
+        unknown = message;
+        // Until it is known not to run it may hold the snapshot; two at once is a limit of the cluster.
+        if (attempt >= DRILL_TRIES || !isRetriable(error)) return { kind: 'unknown', reason: unknown };
+      }
+      await this.#runtime.sleep(RETRY_PAUSE_MS * (0.5 + this.#simulation.random()));
+    }
+  }
+
+  getDrill(id: number): Promise<Outcome<DrillRecord>> {
+    const upkeep = this.#upkeeps[this.#simulation.below(this.#upkeeps.length)];
+    return upkeep.getDrill({ id }, { timeoutMs: TIMEOUT_MS }).then(
       (value) => ({ kind: 'done', value }),
       (error: CairnError) => ({ kind: 'unknown', reason: error.message }),
     );

@@ -4,6 +4,7 @@
  */
 import { SimulatedClient } from './client.ts';
 import { ClientCollection } from './collection.ts';
+import { DrillWork } from './drill-work.ts';
 import { Marks } from './marks.ts';
 import { RestoreWork } from './restore-work.ts';
 import { RowWork } from './row-work.ts';
@@ -15,6 +16,8 @@ import type { World } from './world.ts';
 const SHARDS = 2;
 /** Snapshots of a collection that are restored at the end, about. */
 const VERIFIED_RESTORES = 3;
+/** Of the runs: a drill is a restore, a load and two readings of all rows. */
+const DRILLED_AT_THE_END = 0.3;
 const WANDERER_ALIAS = 'wanderer';
 
 export class Workload {
@@ -25,6 +28,7 @@ export class Workload {
   readonly #rows: RowWork;
   readonly #snapshots: SnapshotWork;
   readonly #restores: RestoreWork;
+  readonly #drills: DrillWork;
   readonly #shapes: ShapeWork;
   /** Never dropped; its partitions come and go. */
   readonly #main = new ClientCollection('main');
@@ -47,6 +51,7 @@ export class Workload {
     this.#rows = new RowWork(this.#parts);
     this.#snapshots = new SnapshotWork(this.#parts);
     this.#restores = new RestoreWork(this.#parts);
+    this.#drills = new DrillWork(this.#parts);
     this.#shapes = new ShapeWork(this.#parts);
   }
 
@@ -120,6 +125,8 @@ export class Workload {
         other((it) => restores.restore(it)),
       ),
       this.#loop(4_000, () => restores.restore(wanderer)),
+      this.#loop(6_000, () => this.#drills.drill(main)),
+      this.#loop(8_000, () => this.#drills.drill(wanderer)),
       this.#loop(2_500, () => this.#shapes.partition(main)),
       this.#loop(3_000, () => this.#shapes.rename(wanderer)),
       this.#loop(6_000, () => this.#renewOther()),
@@ -166,6 +173,7 @@ export class Workload {
   async verify(): Promise<void> {
     if (!(await this.#shapes.settle(this.#wanderer))) this.#world.problem('nobody says which name the renamed collection has');
     await this.#restores.settle();
+    await this.#drills.settle();
     await this.#marks.verify();
     for (const collection of [this.#main, this.#wanderer, this.#other]) {
       if (!collection || collection.dropped) continue;
@@ -174,6 +182,8 @@ export class Workload {
       // The newest, and others by the seed.
       const chosen = restorable.filter((_, i) => i === restorable.length - 1 || this.#parts.coin(VERIFIED_RESTORES / restorable.length));
       for (const snapshot of chosen) await this.#restores.verify(collection, snapshot);
+      const [tried] = chosen;
+      if (tried && collection === this.#main && this.#parts.coin(DRILLED_AT_THE_END)) await this.#drills.verify(collection, tried);
     }
     await this.#restores.settle();
   }
