@@ -1,6 +1,6 @@
 import { CairnError, type Runtime, Turns } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
-import type { SnapshotRecord } from '@cairn/proto/cairn/meta';
+import { SnapshotDefinition, type SnapshotRecord } from '@cairn/proto/cairn/meta';
 import type { ListSnapshotsRequest } from '@cairn/proto/cairn/services';
 import type { SnapshotSizes, UpkeepDefinition, VerifySnapshotRequest } from '@cairn/proto/cairn/upkeep';
 import type { Handlers } from '@cairn/rpc';
@@ -50,6 +50,17 @@ export function upkeepHandlers(leader: () => LeaderTerm, objects: ObjectStore, r
       const [before, after] = await Promise.all(records.map(bundle));
       if (!before || !after) throw new CairnError('Internal', 'a comparison of two snapshots needs two');
       return diffSnapshots(before, after);
+    },
+    findSnapshots: async ({ segmentId, buildId }) => {
+      if (segmentId > 0 === buildId > 0)
+        throw new CairnError('InvalidParameter', 'snapshots are found by a segment or by an index build, one of them');
+      const found = await leader().snapshotReferences.find(segmentId > 0 ? { segmentId } : { buildId });
+      return {
+        snapshots: found.map(({ id: snapshotId, name, collectionId, createdMs, definition }) => {
+          const collection = SnapshotDefinition.decode(definition).collection?.name ?? '';
+          return { snapshotId, name, collectionId, collection, createdMs };
+        }),
+      };
     },
     snapshotSizes: async ({ database, collection }) => {
       const term = leader();

@@ -1,6 +1,22 @@
 import { keys } from '@cairn/catalog';
-import { GroupRecord, PinRecord, PrefixRecord, RestoreIntentRecord, RestoreJobRecord, RestoreJobState } from '@cairn/proto/cairn/meta';
-import type { CheckResponse, DiffSnapshotsResponse, SnapshotSizesResponse, VerifyReport } from '@cairn/proto/cairn/upkeep';
+import {
+  GroupRecord,
+  IndexBuildState,
+  IndexRecord,
+  PinRecord,
+  PrefixRecord,
+  RestoreIntentRecord,
+  RestoreJobRecord,
+  RestoreJobState,
+  SegmentIndexRecord,
+} from '@cairn/proto/cairn/meta';
+import type {
+  CheckResponse,
+  DiffSnapshotsResponse,
+  FindSnapshotsResponse,
+  SnapshotSizesResponse,
+  VerifyReport,
+} from '@cairn/proto/cairn/upkeep';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { DataCoordService } from '../src/index.ts';
 import { flushDeletes, sealSegment } from './contents.ts';
@@ -150,6 +166,43 @@ describe('contents of snapshots', () => {
       deltaLogsRemoved: 0,
       deletesAdded: 2,
     });
+  });
+
+  test('are found by a segment and by an index build, as a new leader reads them', async () => {
+    const [first, second] = [await flushed(), await flushed()];
+    const build = SegmentIndexRecord.fromPartial({
+      ...{ buildId: 901, indexId: 9, collectionId: collection, segmentId: second.id, fieldId: 101, rows: second.rows },
+      ...{ state: IndexBuildState.INDEX_BUILD_FINISHED, indexType: 'FLAT' },
+    });
+    await create('without');
+    await put(keys.segmentIndex(collection, second.id, 9), SegmentIndexRecord.encode(build).finish());
+    await put(
+      keys.index(collection, 9),
+      IndexRecord.encode(IndexRecord.fromPartial({ id: 9, collectionId: collection, fieldId: 101 })).finish(),
+    );
+    await restarted();
+    await world
+      .client('b')
+      .createSnapshot({ requestId: '', database: '', collection: 'books', name: 'with', description: '', compactionProtectionSeconds: 0 });
+    const find = async (wanted: { segmentId?: number; buildId?: number }) =>
+      ((await coordinator.upkeep.findSnapshots({ segmentId: 0, buildId: 0, ...wanted }, context)) as FindSnapshotsResponse).snapshots.map(
+        ({ name }) => name,
+      );
+    expect(await find({ segmentId: first.id })).toEqual(['without', 'with']);
+    expect(await find({ buildId: 901 })).toEqual(['with']);
+    expect(await find({ segmentId: 12_345_678 })).toEqual([]);
+    await expect(find({})).rejects.toThrow('one of them');
+    expect(await words()).toBe('');
+  });
+
+  test('are not searched while what one of them refers to cannot be read', async () => {
+    const { id: segmentId } = await flushed();
+    const { id } = await create('s1');
+    await world.stopCoordinators();
+    const [manifest] = (await world.objects.list(`snapshots/${collection}/manifests/${id}/`)).objects;
+    await world.objects.delete([manifest?.key ?? '']);
+    coordinator = await world.coordinator('b');
+    await expect(coordinator.upkeep.findSnapshots({ segmentId, buildId: 0 }, context)).rejects.toThrow('are not known');
   });
 
   test('bytes are exclusive when no other snapshot and no live segment has them', async () => {

@@ -22,12 +22,13 @@ import { isOpen } from '../compaction/compaction-task.ts';
 import { drillOwner } from '../drill-manager.ts';
 import type { BucketIdentity } from '../gc/bucket-identity.ts';
 import type { GarbagePlanner } from '../gc/garbage-plan.ts';
-import { ReferenceSet, unitsOf } from '../gc/reference-set.ts';
+import { ReferenceSet } from '../gc/reference-set.ts';
 import { isOver, isReferenced } from '../gc/references.ts';
 import type { SnapshotReferences } from '../gc/snapshot-references.ts';
 import type { LeaderStore } from '../leader-store.ts';
 import { restoreOwner } from '../pin-board.ts';
 import type { DataCoordSettings } from '../settings.ts';
+import type { SnapshotIndex } from '../snapshot-index.ts';
 import { checkObjects, type ReferredObject } from './object-check.ts';
 
 /** What ends by itself (an expired pin, a FAILED snapshot, a dead prefix) may be late by this before it is a finding. */
@@ -138,6 +139,26 @@ export class ConsistencyChecker {
     compare('database', store.state.databases, fresh.databases);
     compare('load', store.state.loads, fresh.loads);
     compare('snapshot', store.state.snapshots, fresh.snapshots);
+    // By (collection, name) and in the order of their collection; by segment and by index build is compared with their metadata below.
+    const [held, stored] = [store.state.snapshotIndex, fresh.snapshotIndex];
+    for (const collection of new Set([...held.collections(), ...stored.collections()])) {
+      const idsOf = (index: SnapshotIndex): string =>
+        index
+          .of(collection)
+          .map(({ id }) => id)
+          .join(', ');
+      if (idsOf(held) !== idsOf(stored))
+        findings.add('memory', `snapshots of collection ${collection}`, `known are ${idsOf(held)}, stored ${idsOf(stored)}`);
+      for (const { name } of new Set([...held.of(collection), ...stored.of(collection)])) {
+        const [known, found] = [held.named(collection, name)?.id, stored.named(collection, name)?.id];
+        if (known !== found)
+          findings.add(
+            'memory',
+            `snapshot name ${name} of collection ${collection}`,
+            `known as ${known ?? 'free'}, stored as ${found ?? 'free'}`,
+          );
+      }
+    }
     compare('health of snapshot', store.state.health, fresh.health);
     compare('drill', store.state.drills, fresh.drills);
     compare('pin', store.state.pins, fresh.pins);
@@ -323,7 +344,7 @@ export class ConsistencyChecker {
             `${segments} segments, ${rows} rows, ${bytes} bytes; recorded ${record.segments}, ${record.rows}, ${record.bytes}`,
           );
         const known = snapshotReferences.known(record.id);
-        if (known && !known.equals(new ReferenceSet(unitsOf(bundle))))
+        if (known && !known.equals(new ReferenceSet(bundle)))
           findings.add('reference', subject, 'the references kept in memory are not those of its metadata');
         const by = `snapshot ${subject}`;
         for (const segment of bundle.segments) for (const object of segment.objects) objects.push({ object, rows: segment.rows, by });

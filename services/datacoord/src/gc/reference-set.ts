@@ -11,15 +11,29 @@ export function unitOf(object: ObjectRef): string {
   return name?.kind === 'segment' && object.role !== 'index' ? name.prefix : object.key;
 }
 
-/** Sorted by number: the units of one snapshot, 16 bytes each. Two units with one number only keep more alive than needed. */
+/** What a snapshot's metadata names. */
+export interface ReferringRecords {
+  readonly segments: readonly SegmentRecord[];
+  readonly deltaLogs: readonly DeltaLogRecord[];
+  readonly segmentIndexes: readonly SegmentIndexRecord[];
+}
+
+/**
+ * What one snapshot refers to, each list in order: units by their numbers, 16 bytes each (two units with one number only keep more alive than
+ * needed), segments and index builds by their ids, 8 bytes each.
+ */
 export class ReferenceSet {
   readonly #numbers: Float64Array;
   readonly #bytes: Float64Array;
+  readonly #segments: Float64Array;
+  readonly #builds: Float64Array;
 
-  constructor(units: ReadonlyMap<string, number>) {
-    const pairs = [...units].map(([unit, bytes]) => [numberOf(unit), bytes] as const).sort((a, b) => a[0] - b[0]);
+  constructor(records: ReferringRecords) {
+    const pairs = [...unitsOf(records)].map(([unit, bytes]) => [numberOf(unit), bytes] as const).sort((a, b) => a[0] - b[0]);
     this.#numbers = Float64Array.from(pairs, (pair) => pair[0]);
     this.#bytes = Float64Array.from(pairs, (pair) => pair[1]);
+    this.#segments = Float64Array.from(records.segments, (segment) => segment.id).sort();
+    this.#builds = Float64Array.from(records.segmentIndexes, (build) => build.buildId).sort();
   }
 
   get size(): number {
@@ -31,14 +45,15 @@ export class ReferenceSet {
   }
 
   has(number: number): boolean {
-    let low = 0;
-    let high = this.#numbers.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#numbers[middle] ?? 0) < number) low = middle + 1;
-      else high = middle;
-    }
-    return this.#numbers[low] === number;
+    return holds(this.#numbers, number);
+  }
+
+  hasSegment(id: number): boolean {
+    return holds(this.#segments, id);
+  }
+
+  hasBuild(id: number): boolean {
+    return holds(this.#builds, id);
   }
 
   bytesAt(position: number): number {
@@ -46,16 +61,33 @@ export class ReferenceSet {
   }
 
   equals(other: ReferenceSet): boolean {
-    return this.size === other.size && this.#numbers.every((number, at) => number === other.#numbers[at]);
+    return (
+      same(this.#numbers, other.#numbers) &&
+      same(this.#bytes, other.#bytes) &&
+      same(this.#segments, other.#segments) &&
+      same(this.#builds, other.#builds)
+    );
   }
 }
 
+function same(a: Float64Array, b: Float64Array): boolean {
+  return a.length === b.length && a.every((number, at) => number === b[at]);
+}
+
+/** Whether a number is in a list that is in order. */
+function holds(numbers: Float64Array, number: number): boolean {
+  let low = 0;
+  let high = numbers.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((numbers[middle] ?? 0) < number) low = middle + 1;
+    else high = middle;
+  }
+  return numbers[low] === number;
+}
+
 /** Units and their bytes of these records. */
-export function unitsOf(records: {
-  readonly segments: readonly SegmentRecord[];
-  readonly deltaLogs: readonly DeltaLogRecord[];
-  readonly segmentIndexes: readonly SegmentIndexRecord[];
-}): Map<string, number> {
+export function unitsOf(records: ReferringRecords): Map<string, number> {
   const units = new Map<string, number>();
   const add = (object: ObjectRef | undefined) => {
     if (object) units.set(unitOf(object), (units.get(unitOf(object)) ?? 0) + object.size);

@@ -3,13 +3,13 @@ import type { ObjectStore } from '@cairn/objects';
 import { type SnapshotRecord, SnapshotState } from '@cairn/proto/cairn/meta';
 import { readSnapshot } from '@cairn/segment';
 import type { LeaderStore } from '../leader-store.ts';
-import { ReferenceSet, unitsOf } from './reference-set.ts';
+import { ReferenceSet } from './reference-set.ts';
 
 /** Snapshots read at once. */
 const PARALLEL_READS = 4;
 
 /**
- * The reference set of every COMMITTED snapshot, read from its metadata once (it never changes) and kept small. What cannot be read blocks the
+ * The way from segments and index builds to snapshots: the reference set of every COMMITTED snapshot, read from its metadata once (it never changes) and kept small. What cannot be read blocks the
  * collection of garbage: a reference that is not known must be taken to exist.
  */
 export class SnapshotReferences {
@@ -48,7 +48,7 @@ export class SnapshotReferences {
   async read(record: SnapshotRecord): Promise<ReferenceSet> {
     const bundle = await readSnapshot(this.#objects, record.metadataKey, { withSegments: true });
     if (bundle.record.id !== record.id) throw new CairnError('ObjectDamaged', `${record.metadataKey} is of snapshot ${bundle.record.id}`);
-    return new ReferenceSet(unitsOf(bundle));
+    return new ReferenceSet(bundle);
   }
 
   /** Of one COMMITTED snapshot; read from the bucket at most once. */
@@ -56,6 +56,23 @@ export class SnapshotReferences {
     const set = this.#sets.get(record.id) ?? (await this.read(record));
     this.#sets.set(record.id, set);
     return set;
+  }
+
+  /**
+   * COMMITTED snapshots that refer to a segment, or to an index build, oldest first. Unavailable when what one of them refers to cannot be read now:
+   * it might be among them.
+   */
+  async find(wanted: { readonly segmentId: number } | { readonly buildId: number }): Promise<SnapshotRecord[]> {
+    const { sets, blocked } = await this.load();
+    if (blocked.length > 0) throw new CairnError('Unavailable', blocked.join('; '));
+    const { snapshots } = this.#store.state;
+    const found: SnapshotRecord[] = [];
+    for (const [id, set] of sets) {
+      if (!('segmentId' in wanted ? set.hasSegment(wanted.segmentId) : set.hasBuild(wanted.buildId))) continue;
+      const record = snapshots.get(id);
+      if (record?.state === SnapshotState.SNAPSHOT_COMMITTED) found.push(record);
+    }
+    return found.sort((a, b) => a.ts - b.ts || a.id - b.id);
   }
 
   /** What is remembered of a snapshot. */

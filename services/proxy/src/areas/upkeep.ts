@@ -20,5 +20,6 @@ export function upkeepHandlers(parts: ProxyParts): Handlers<UpkeepDefinition> {
     listCertificates: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.listCertificates(request, options)),
     diffSnapshots: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.diffSnapshots(request, options)),
     snapshotSizes: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.snapshotSizes(request, options)),
+    findSnapshots: (request, call) => coordinator.upkeep(open(call), (leader, options) => leader.findSnapshots(request, options)),
   };
 }

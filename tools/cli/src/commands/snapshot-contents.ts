@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { bytes, print, printOne } from '../output.ts';
-import { CommandError, withSession } from '../session.ts';
+import { CommandError, EXIT, withSession } from '../session.ts';
 import { type NamingOptions, snapshotNamed, withNaming } from '../snapshot-name.ts';
 import { type VerifyCommandOptions, verifySnapshot } from '../verify-snapshot.ts';
 import { collect } from './server.ts';
@@ -12,6 +12,12 @@ interface InspectOptions {
 }
 
 /** Commands on what a snapshot holds; `inspect` needs no server. */
+function idOf(value: string): number {
+  const id = Number(value);
+  if (!Number.isSafeInteger(id) || id <= 0) throw new CommandError(`an id is a whole number above 0, not '${value}'`, EXIT.usage);
+  return id;
+}
+
 export function addSnapshotContentsCommands(program: Command): void {
   const snapshot = program.commands.find((command) => command.name() === 'snapshot') ?? program.command('snapshot');
 
@@ -72,6 +78,29 @@ export function addSnapshotContentsCommands(program: Command): void {
           print('table', partitions);
           printOne('table', totals);
         }
+      }),
+    );
+
+  snapshot
+    .command('find')
+    .description('snapshots that refer to a segment, or to an index build')
+    .option('--segment <id>', 'segment', idOf)
+    .option('--build <id>', 'index build', idOf)
+    .addHelpText('after', '\nExample:\n  cairn snapshot find --segment 1042')
+    .action(async (options: { segment?: number; build?: number }, command: Command) =>
+      withSession(command, async (session) => {
+        const wanted = { segmentId: options.segment ?? 0, buildId: options.build ?? 0 };
+        const { snapshots } = await session.upkeep.findSnapshots(wanted, session.options);
+        print(
+          session.format,
+          snapshots.map((one) => ({
+            name: one.name,
+            id: one.snapshotId,
+            collection: one.collection,
+            collection_id: one.collectionId,
+            created: new Date(one.createdMs).toISOString(),
+          })),
+        );
       }),
     );
 
