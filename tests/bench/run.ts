@@ -14,7 +14,7 @@ for (const name of wanted) {
     console.error(`there is no benchmark '${name}'; there are: ${known.join(', ')}`);
     process.exit(2);
   }
-  const modes = ['serve', 'write', 'snapshot', 'pymilvus', 'delay'].includes(name) ? ['standalone', 'cluster'] : [undefined];
+  const modes = ['serve', 'write', 'snapshot', 'ingest', 'pymilvus', 'delay'].includes(name) ? ['standalone', 'cluster'] : [undefined];
   for (const mode of modes) {
     const result = spawnSync(process.execPath, [join(import.meta.dirname, `${name}.bench.ts`), ...(mode ? [mode] : [])], {
       stdio: 'inherit',

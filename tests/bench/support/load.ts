@@ -26,6 +26,8 @@ export interface LoadResult {
   readonly firstError: string;
   readonly seconds: number;
   readonly latenciesMs: number[];
+  /** When each of these calls ended, Unix ms of the machine's monotonic clock. */
+  readonly endedMs: number[];
   /** Bytes of requests sent. */
   readonly bytes: number;
 }
@@ -56,6 +58,7 @@ async function generate(spec: LoadSpec): Promise<LoadResult> {
       }),
   );
   const latenciesMs: number[] = [];
+  const endedMs: number[] = [];
   let [next, errors, firstError, bytes] = [0, 0, '', 0];
   const call = (client: Client, request: Buffer): Promise<Buffer> =>
     new Promise((resolve, reject) =>
@@ -85,12 +88,13 @@ async function generate(spec: LoadSpec): Promise<LoadResult> {
       }
       bytes += request.length;
       latenciesMs.push(performance.now() - sent);
+      endedMs.push(performance.timeOrigin + performance.now());
     }
   };
   await Promise.all(clients.flatMap((client) => Array.from({ length: spec.depth }, () => lane(client))));
   const seconds = (performance.now() - start) / 1000;
   for (const client of clients) client.close();
-  return { calls: latenciesMs.length, errors, firstError, seconds, latenciesMs, bytes };
+  return { calls: latenciesMs.length, errors, firstError, seconds, latenciesMs, endedMs, bytes };
 }
 
 /** Runs the load in a child process and gives its result. Throws when every call failed. */
