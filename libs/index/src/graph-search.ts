@@ -24,6 +24,8 @@ export interface GraphTask {
   readonly maxBreadth: number;
   /** The column, by which hits are scored when the graph's distances are not exact. */
   readonly vectors: VectorColumn | undefined;
+  /** Hits to keep by the graph's distances, exact or not; undefined: k, and scored by `vectors` where they are not. */
+  readonly keep?: number | undefined;
 }
 
 export interface GraphHits extends IndexHits {
@@ -38,7 +40,7 @@ export function searchGraph(graphs: OpenGraphs, task: GraphTask): GraphHits {
   const metric = metricOf(graph.trailer.metric);
   const queries = floatsOf(dataType as DataType, task.queries);
   const taker = new HitTaker(graph, metric, queries, task);
-  const lists = Array.from({ length: task.nq }, () => new BestRows(task.k));
+  const lists = Array.from({ length: task.nq }, () => new BestRows(task.keep ?? task.k));
   const unfinished: number[] = [];
   let open: number[] = [];
   for (let query = 0; query < task.nq; query++)
@@ -96,19 +98,19 @@ class HitTaker {
     this.#metric = metric;
     this.#entries = graph.trailer.entries;
     this.#dim = graph.trailer.dim;
-    if (graph.codes.exact) return;
+    if (graph.codes.exact || task.keep !== undefined) return;
     if (!task.vectors) throw new CairnError('Internal', `index file ${task.path} holds codes, and its search brought no vectors`);
     this.#scorer = new ExactScorer(task.vectors, metric);
   }
 
   /** False, and nothing kept, when a wider search is needed. */
   take(found: FoundHits, query: number, list: BestRows): boolean {
-    const { filter, k } = this.#task;
+    const { filter, k, keep = k } = this.#task;
     const { rows, distances, from, count, breadth } = found;
     const range = this.#task.range && rangeTest(this.#metric, this.#task.range);
     const scorer = this.#scorer;
     scorer?.ask(this.#queries, query * this.#dim);
-    const least = scorer ? leastRescored(k) : k;
+    const least = scorer ? leastRescored(k) : keep;
     // Codes put rows in nearly the right order: a few that came to nothing end the walk. Exact distances come in order: one ends it.
     const patience = scorer ? PATIENCE : 1;
     const limit = filter ? Math.floor(breadth * TRUSTED_PART) : breadth;

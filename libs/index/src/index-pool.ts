@@ -1,6 +1,7 @@
 import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
 import type { CodeColumn } from './code-scan.ts';
+import { farRows, scoreFarRows } from './far-rows.ts';
 import { codesBefore, type GraphCodes } from './graph-codes.ts';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
@@ -11,6 +12,7 @@ import { ownEntries, type ScalarBuildTask } from './scalar-build.ts';
 import { codeScanNs, exactNs, graphNs, routeOf } from './search-cost.ts';
 import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
+import { floatsOf } from './vector-floats.ts';
 import { WorkerGroup } from './worker-group.ts';
 
 export interface IndexPoolOptions {
@@ -107,21 +109,24 @@ export class IndexPool implements Service {
       this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
     if (!isGraph(index)) return exact(query.nq, query.queries);
     const { dim = query.queries.length / query.nq / 4, codes = codesBefore(0) } = index;
-    const codedRows = codes.scalar === 'i8' && !codes.exact && !query.range;
+    const vectors = codes.exact ? undefined : await this.#vectorsOf(index, query);
+    const far = !codes.exact && !vectors;
+    const codedRows = codes.scalar === 'i8' && vectors !== undefined && !query.range;
     const route = routeOf(query, index.rows, dim, codes.scalar, codedRows);
     if (route.kind === 'nothing') return emptyHits(query.nq);
     if (route.kind === 'exact') return exact(query.nq, query.queries);
-    const vectors = codes.exact ? undefined : denseColumn(await query.vectors(), index);
     const { k, range } = query;
     const filter = query.filter && owned(query.filter);
     if (route.kind === 'codes' && vectors) return this.#scan(index, { ...query, filter }, vectors, codes, route.matching);
-    if (route.kind !== 'graph') return exact(query.nq, query.queries);
+    // A range is kept by exact scores, hit by hit: rows that are far away would be read one after the other.
+    if (route.kind !== 'graph' || (far && query.range)) return exact(query.nq, query.queries);
+    const keep = far ? Math.min(route.breadth, farRows(k)) : undefined;
     const { breadth, maxBreadth } = route;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
-        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth, vectors };
+        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth, vectors, keep };
         const result = await this.#graph(task, index.rows, graphNs(codes.scalar, breadth, dim) * part.nq);
-        const hits = hitsOf(result);
+        const hits = far ? await scoreFar(index, query, part.queries, hitsOf(result)) : hitsOf(result);
         const unfinished = result.unfinished ?? [];
         if (unfinished.length === 0) return hits;
         const left = { nq: unfinished.length, queries: chosen(part, unfinished) };
@@ -156,6 +161,12 @@ export class IndexPool implements Service {
     this.#ownThread.forget(path);
     this.#codes.delete(path);
     await this.#inline.run({ op: 'release', path });
+  }
+
+  /** The column by which hits over codes are scored; undefined when it is too large for the memory it may have. */
+  async #vectorsOf(index: OpenIndex, query: IndexQuery): Promise<VectorColumn | undefined> {
+    const vectors = query.resident && query.gather ? await query.resident() : await query.vectors();
+    return vectors && denseColumn(vectors, index);
   }
 
   /** What the filter leaves, looked at through the codes of the rows. */
@@ -238,6 +249,14 @@ function denseColumn(vectors: VectorSource, index: OpenIndex): VectorColumn {
       `index file ${index.path} of ${index.rows} rows was searched with ${vectors.length} ${vectors.kind} rows`,
     );
   return vectors;
+}
+
+/** Hits by codes, scored by their vectors, which are read for it. */
+async function scoreFar(index: OpenIndex, query: IndexQuery, queries: Uint8Array, hits: IndexHits): Promise<IndexHits> {
+  if (!query.gather) throw new CairnError('Internal', `index file ${index.path} holds codes, and its search can read no vectors`);
+  if (hits.rows.length === 0) return hits;
+  const vectors = await query.gather(hits.rows);
+  return scoreFarRows(hits, vectors, metricOf(index.metric), floatsOf(vectors.type, queries), query.k);
 }
 
 function hitsOf(result: EngineResult): IndexHits {

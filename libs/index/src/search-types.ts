@@ -59,6 +59,10 @@ export interface IndexQuery extends VectorQuery {
   readonly ef?: number | undefined;
   /** The column that the index was built from: hits of a graph over codes are scored by it, and all of it is read when the filter leaves so few rows that looking at each is cheaper. */
   readonly vectors: () => Promise<VectorSource>;
+  /** The same where it is in memory or may be; undefined: hits are scored by their rows alone. Absent: `vectors`. */
+  readonly resident?: (() => Promise<VectorSource | undefined>) | undefined;
+  /** Some rows of the column, in the order given. */
+  readonly gather?: ((rows: Int32Array) => Promise<VectorColumn>) | undefined;
 }
 
 export interface BuildRequest extends IndexSpec {

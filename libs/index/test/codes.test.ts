@@ -3,12 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SystemRuntime } from '@cairn/base';
-import { DataType, type VectorColumn } from '@cairn/schema';
+import { DataType, takeColumn, type VectorColumn } from '@cairn/schema';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type IndexHits, IndexPool, readTrailer } from '../src/index.ts';
 import { appendTrailer } from '../src/index-file.ts';
 import { usearch } from '../src/usearch.ts';
-import { bruteForce, bytesOf, clusteredVectors, randomNumbers, vectorColumn } from './fixtures.ts';
+import { bitmapOf, bruteForce, bytesOf, clusteredVectors, randomNumbers, vectorColumn } from './fixtures.ts';
 
 const DIM = 48;
 const ROWS = 4_000;
@@ -101,6 +101,29 @@ describe('a graph over codes', () => {
       expect(index.codes).toMatchObject({ scalar: 'i8', exact: true });
       expect(recallOf(await pool.search(index, ask(column, bytesOf(asked))), small, asked, metric)).toBeGreaterThanOrEqual(0.95);
     }
+  });
+
+  it('vectors that do not fit in memory are read for the hits alone, and a filter is kept', async () => {
+    const column = vectorColumn(values, DIM);
+    const read: number[] = [];
+    const far = {
+      ...ask(column),
+      vectors: async () => expect.fail('the whole column was read'),
+      resident: async () => undefined,
+      gather: async (rows: Int32Array) => {
+        read.push(rows.length);
+        return takeColumn(column, rows) as VectorColumn;
+      },
+    };
+    for (const metric of ['COSINE', 'IP', 'L2']) {
+      const index = await built(column, metric);
+      expect(recallOf(await pool.search(index, far), values, queries, metric)).toBeGreaterThanOrEqual(0.95);
+      const filter = bitmapOf(ROWS, (row) => row % 2 === 0);
+      const even = await pool.search(index, { ...far, filter });
+      expect(even.rows.every((row) => row % 2 === 0)).toBe(true);
+      expect([...even.counts]).toEqual(Array.from({ length: NQ }, () => K));
+    }
+    expect(Math.max(...read)).toBeLessThanOrEqual(NQ * 34);
   });
 
   it('an index file from before codes loads and is searched as it was', async () => {

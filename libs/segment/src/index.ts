@@ -15,3 +15,4 @@ export * from './snapshot-content.ts';
 export * from './snapshot-examination.ts';
 export { type SnapshotContent, snapshotManifestPrefix, snapshotMetadataKey } from './snapshot-metadata.ts';
 export * from './snapshot-store.ts';
+export * from './vector-memory.ts';

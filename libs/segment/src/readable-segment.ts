@@ -26,6 +26,8 @@ export interface ReadableSegment {
   gather(fieldId: number, rows: Int32Array): Promise<Column>;
   /** Whole vector column in a SharedArrayBuffer, so that workers share it. */
   vectors(fieldId: number): Promise<VectorColumn>;
+  /** The same where it is in memory or may be; undefined: gather the rows that matter. Absent: `vectors`. */
+  residentVectors?(fieldId: number): Promise<VectorColumn | undefined>;
   /** Rows that have one of these keys (any timestamp, deleted or not), ascending. */
   rowsOfKeys(keys: Column): Int32Array;
   /** The built index of a vector field, when there is one: what libs/index opened. */

@@ -22,6 +22,7 @@ import { getObject, readingObject } from './object-bytes.ts';
 import type { Bitmap, LoadedScalarIndex, LoadedVectorIndex, ReadableSegment } from './readable-segment.ts';
 import { allRows, clearLater, RowDeletes } from './row-deletes.ts';
 import { VectorFile } from './vector-file.ts';
+import type { VectorMemory } from './vector-memory.ts';
 
 export interface OpenSegmentOptions {
   readonly objects: ObjectStore;
@@ -30,6 +31,8 @@ export interface OpenSegmentOptions {
   readonly schema: CollectionSchema;
   /** Where vector files are kept when the store is not the local disk; absent: in memory. */
   readonly cacheDir?: string | undefined;
+  /** Counts vector columns that are kept whole; absent: without limit. */
+  readonly memory?: VectorMemory | undefined;
 }
 
 /** Reads and verifies the scalars; vectors on first use. ObjectNotFound, ObjectDamaged name the key. */
@@ -140,17 +143,25 @@ export class SealedSegment implements ReadableSegment {
 
   async vectors(fieldId: number): Promise<VectorColumn> {
     const file = this.#vectorFiles.get(fieldId);
-    if (file !== undefined) {
-      const column = await file.load();
-      if (column.length !== this.rows)
-        throw new CairnError(
-          'ObjectDamaged',
-          `object ${this.#vectorRef(fieldId)?.key}: ${column.length} rows, its segment ${this.id} has ${this.rows}`,
-        );
-      return column;
-    }
+    if (file !== undefined) return this.#asLong(fieldId, await file.load());
     const column = await this.column(fieldId);
     if (column.kind !== 'vector') throw new CairnError('InvalidParameter', `field ${fieldId} of segment ${this.id} has no dense vectors`);
+    return column;
+  }
+
+  async residentVectors(fieldId: number): Promise<VectorColumn | undefined> {
+    const file = this.#vectorFiles.get(fieldId);
+    if (file === undefined) return this.vectors(fieldId);
+    const column = await file.resident();
+    return column && this.#asLong(fieldId, column);
+  }
+
+  #asLong(fieldId: number, column: VectorColumn): VectorColumn {
+    if (column.length !== this.rows)
+      throw new CairnError(
+        'ObjectDamaged',
+        `object ${this.#vectorRef(fieldId)?.key}: ${column.length} rows, its segment ${this.id} has ${this.rows}`,
+      );
     return column;
   }
 

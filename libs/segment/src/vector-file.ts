@@ -5,6 +5,7 @@ import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import { isValid, readArrowFile, readVectorLayout, takeColumn, type Validity, type VectorColumn, type VectorLayout } from '@cairn/schema';
 import { getObject, readingObject, verifyBytes } from './object-bytes.ts';
+import type { VectorMemory } from './vector-memory.ts';
 
 /** Reads of one gather that are under way at once. */
 const PARALLEL_READS = 16;
@@ -32,8 +33,18 @@ export class VectorFile {
   #cached: string | undefined;
   #loaded: VectorColumn | undefined;
   #loading: Promise<VectorColumn> | undefined;
+  readonly #memory: VectorMemory | undefined;
+  /** Bytes that count in #memory. */
+  #counted = 0;
 
-  constructor(options: { objects: ObjectStore; runtime: Runtime; ref: ObjectRef; cacheDir: string | undefined }) {
+  constructor(options: {
+    objects: ObjectStore;
+    runtime: Runtime;
+    ref: ObjectRef;
+    cacheDir: string | undefined;
+    memory?: VectorMemory | undefined;
+  }) {
+    this.#memory = options.memory;
     this.#objects = options.objects;
     this.#runtime = options.runtime;
     this.#ref = options.ref;
@@ -42,17 +53,43 @@ export class VectorFile {
 
   /** Whole column in a SharedArrayBuffer, verified. */
   load(): Promise<VectorColumn> {
-    this.#loading ??= this.#load().catch((error: unknown) => {
+    if (this.#loading) return this.#loading;
+    this.#memory?.add(this.#ref.size);
+    this.#counted = this.#ref.size;
+    return this.#start();
+  }
+
+  /** The whole column where it is in memory already or may be; undefined: its rows are to be gathered. */
+  async resident(): Promise<VectorColumn | undefined> {
+    if (this.#loading) return this.#loading;
+    // Without a local file it is read into memory in any case.
+    if (this.#memory && (await this.#openLocal()) !== undefined && !this.#loading) {
+      if (!this.#memory.take(this.#ref.size)) return undefined;
+      this.#counted = this.#ref.size;
+      return this.#start();
+    }
+    return this.load();
+  }
+
+  #start(): Promise<VectorColumn> {
+    this.#loading = this.#load().catch((error: unknown) => {
       this.#loading = undefined;
+      this.#uncount();
       throw error;
     });
     return this.#loading;
+  }
+
+  #uncount(): void {
+    this.#memory?.give(this.#counted);
+    this.#counted = 0;
   }
 
   /** Forgets the loaded column; who has it keeps it. */
   unload(): void {
     this.#loaded = undefined;
     this.#loading = undefined;
+    this.#uncount();
   }
 
   async gather(rows: Int32Array): Promise<VectorColumn> {
@@ -65,6 +102,7 @@ export class VectorFile {
   async close(): Promise<void> {
     const local = await this.#local?.catch(() => undefined);
     await local?.handle.close();
+    this.#uncount();
     this.#local = undefined;
     if (this.#cached !== undefined) await rm(this.#cached, { force: true });
   }

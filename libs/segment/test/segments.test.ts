@@ -33,6 +33,7 @@ import {
   type ReadableSegment,
   readDeltaLog,
   type SealedSegment,
+  VectorMemory,
   writeDeltaLog,
   writeSegment,
 } from '../src/index.ts';
@@ -273,6 +274,30 @@ describe('a growing segment', () => {
     const growing = new GrowingSegment({ id: 1, partitionId: 2, schema: small });
     growing.freeze();
     expect(() => growing.append(smallRows([1n], [5]), 5, 0)).toThrow('frozen');
+  });
+});
+
+describe('memory for vectors', () => {
+  it('holds whole columns up to its limit; what is beyond is gathered, and closing gives it back', async () => {
+    const objects = new DiskObjectStore(join(directory, 'store'), runtime);
+    const written = await writeSegment({ objects, runtime, prefix: 'p/', schema: small, batch: smallRows([1n, 2n, 3n], [1, 2, 3]) });
+    const bytes = written.objects.find((object) => object.role === 'vector')?.size ?? 0;
+    const memory = new VectorMemory(bytes * 1.5);
+    const open = () => openSegment({ objects, runtime, schema: small, record: record(written), memory });
+    const [one, other] = [await open(), await open()];
+    expect((await one.residentVectors(101))?.length).toBe(3);
+    expect(memory.usedBytes).toBe(bytes);
+    expect(await other.residentVectors(101)).toBeUndefined();
+    expect(values(await other.gather(101, Int32Array.of(2)))).toEqual([values(await one.vectors(101))[2]]);
+    // An exact search has the column whatever the limit, and then everybody has.
+    await other.vectors(101);
+    expect((await other.residentVectors(101))?.length).toBe(3);
+    expect(memory.usedBytes).toBe(2 * bytes);
+    await one.close();
+    other.unload(101);
+    expect(memory.usedBytes).toBe(0);
+    await other.close();
+    expect(memory.usedBytes).toBe(0);
   });
 });
 

@@ -4,7 +4,7 @@ import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef, SegmentIndexRecord, SegmentRecord } from '@cairn/proto/cairn/meta';
 import type { LoadSegmentsRequest } from '@cairn/proto/cairn/services';
 import { type CollectionSchema, decodeSchema } from '@cairn/schema';
-import { openSegment, type SealedSegment } from '@cairn/segment';
+import { openSegment, type SealedSegment, type VectorMemory } from '@cairn/segment';
 import type { WalStore } from '@cairn/wal';
 import { DeleteHistory, type TailDelete } from './delete-history.ts';
 import { DeleteTail } from './delete-tail.ts';
@@ -37,11 +37,11 @@ const TRIM_PAUSE_MS = 1000;
  * Opens segments where libs/segment finds them. Vectors are read at their first use, so their objects are looked at here: a segment that opens can be
  * read. ObjectNotFound, ObjectDamaged name the object; a flipped bit of a vector is found at the first use, by its checksum.
  */
-export function segmentOpener(objects: ObjectStore, runtime: Runtime, cacheDir: string | undefined): SegmentOpener {
+export function segmentOpener(objects: ObjectStore, runtime: Runtime, cacheDir: string | undefined, memory?: VectorMemory): SegmentOpener {
   return async (record, schema) => {
     const later = record.objects.filter((ref) => ref.role !== 'scalars' && schema.byId.has(ref.fieldId));
     await Promise.all(later.map((ref) => requireWhole(objects, ref)));
-    return openSegment({ objects, runtime, record, schema, cacheDir });
+    return openSegment({ objects, runtime, record, schema, cacheDir, memory });
   };
 }
 
