@@ -48,6 +48,7 @@ export async function startPgvector(): Promise<Side> {
   await chmod(dir, 0o755);
   const child = spawn(prepared.python, [join(import.meta.dirname, 'pgvector_server.py'), join(dir, 'data')], {
     stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, XDG_RUNTIME_DIR: dir },
   });
   const first = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
   if (first.done) throw new Error('PostgreSQL did not start');
