@@ -9,6 +9,7 @@ import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
 import { COLLECTIONS, type Sent, type VectorCase } from '../support/exact-vectors.ts';
+import { seeded } from '../support/workload.ts';
 
 const ROWS = 640;
 const FLUSHED = 360;
@@ -484,4 +485,40 @@ describe('scores that fade with a field', () => {
     } as never);
     expect(status.reason).toContain(reason);
   });
+});
+
+test('page by page through a graph: no row twice, in order, and nearly all of them', { timeout: 60_000 }, async () => {
+  const [count, dim] = [6000, 32];
+  const random = seeded(4);
+  const data = Array.from({ length: count }, (_, id) => ({ id, vector: Array.from({ length: dim }, () => random() - 0.5) }));
+  const created = await sdk.createCollection({
+    ...{ collection_name: 'graph', shards_num: 1, consistency_level: 'Strong' },
+    fields: [
+      { name: 'id', data_type: DataType.Int64, is_primary_key: true },
+      { name: 'vector', data_type: DataType.FloatVector, dim },
+    ],
+    index_params: [{ field_name: 'vector', index_type: 'HNSW', metric_type: 'COSINE', params: { M: 16, efConstruction: 128 } }],
+  } as never);
+  expect(created.error_code, created.reason).toBe('Success');
+  for (let first = 0; first < count; first += 2000) {
+    const { status } = await sdk.insert({ collection_name: 'graph', data: data.slice(first, first + 2000) });
+    expect(status.error_code, status.reason).toBe('Success');
+  }
+  await sdk.flushSync({ collection_names: ['graph'] });
+  for (;;) {
+    const [index] = (await sdk.describeIndex({ collection_name: 'graph' })).index_descriptions;
+    if (index?.state === 'Finished' && Number(index.pending_index_rows) === 0) break;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  await sdk.releaseCollection({ collection_name: 'graph' });
+  await sdk.loadCollectionSync({ collection_name: 'graph' });
+  const query = data[7].vector.map((value) => value + 0.1);
+  const iterator = await sdk.searchIterator({
+    ...{ collection_name: 'graph', anns_field: 'vector', data: query, batchSize: 50, limit: -1, output_fields: ['id'] },
+  } as never);
+  const found: Hit[] = [];
+  for await (const page of iterator) found.push(...(page as unknown as Hit[]));
+  expect(new Set(found.map(({ id }) => id)).size).toBe(found.length);
+  expect(found.every(({ score }, i) => i === 0 || score <= found[i - 1].score)).toBe(true);
+  expect(found.length).toBeGreaterThan(count * 0.99);
 });

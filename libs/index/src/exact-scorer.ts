@@ -29,6 +29,11 @@ export class ExactScorer {
     this.#norm = sum;
   }
 
+  /** Sum of the squares of the query's components. */
+  get querySquare(): number {
+    return this.#norm;
+  }
+
   distance(row: number): number {
     const { dim, bytesPerRow, data, type } = this.#column;
     let values = this.#floats;
