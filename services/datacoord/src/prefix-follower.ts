@@ -1,4 +1,4 @@
-import { type Logger, type Runtime, Turns } from '@cairn/base';
+import type { Logger, Runtime } from '@cairn/base';
 import type { MetaEntry, MetaStore } from '@cairn/meta';
 
 /** Keeps a copy of a prefix. Called synchronously, one batch at a time; `changed` after each batch. */
@@ -11,6 +11,8 @@ export interface PrefixFollower {
 }
 
 const RESTART_MS = 500;
+/** Work on batches, ms, after which others have a turn. */
+const STRETCH_MS = 3;
 
 /** Follows a prefix until the signal aborts, across broken watches. Resolves when the first listing is in (or the signal aborts). */
 export function followPrefix(
@@ -22,11 +24,12 @@ export function followPrefix(
   stop: AbortSignal,
 ): Promise<void> {
   const ready = Promise.withResolvers<void>();
-  const turns = new Turns(runtime);
+  let workedMs = 0;
   const follow = async (): Promise<void> => {
     while (!stop.aborted) {
       try {
         for await (const batch of meta.watch(prefix, stop)) {
+          const began = runtime.monotonic();
           if (batch.kind === 'reset') {
             follower.reset();
             for (const entry of batch.entries) follower.put(entry);
@@ -38,8 +41,12 @@ export function followPrefix(
           }
           follower.changed();
           ready.resolve();
-          // Thousands of records may come in pages that are all there already.
-          if (turns.due) await turns.give();
+          // Thousands of records may come in pages that are all there already. Only work counts, not the wait for a batch: what comes now and then is
+          // followed at once.
+          workedMs += runtime.monotonic() - began;
+          if (workedMs < STRETCH_MS) continue;
+          workedMs = 0;
+          await runtime.sleep(0);
         }
       } catch (error) {
         if (!stop.aborted) logger.warn({ error, prefix }, 'a watch broke; starting it again');
