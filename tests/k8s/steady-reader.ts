@@ -9,6 +9,8 @@ import { OWN_CONNECTION } from '../support/own-connection.ts';
 const PERIOD_MS = 100;
 const CALL_MS = 2_000;
 const RETRY_MS = 100;
+/** Calls that time out one after the other before the connection is made anew. */
+const TIMEOUTS_TO_RECONNECT = 2;
 const GIVE_UP_MS = 120_000;
 
 export interface ReaderReport {
@@ -30,6 +32,8 @@ export class SteadyReader {
   #asked = 0;
   #answered = 0;
   #worst = 0;
+  #timeouts = 0;
+  #reconnecting: Promise<void> | undefined;
 
   /** `collection` has a row with id 0 and an index on `vector`, of four numbers. */
   constructor(address: () => Promise<string>, collection: string) {
@@ -80,14 +84,26 @@ export class SteadyReader {
     }
   }
 
+  /** One at a time: hundreds of questions that wait must not each look for an address (a process each time) and make a client anew. */
+  #timedOut(): void {
+    if (this.#reconnecting || ++this.#timeouts < TIMEOUTS_TO_RECONNECT) return;
+    this.#timeouts = 0;
+    this.#reconnecting = this.reconnect()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#reconnecting = undefined;
+      });
+  }
+
   async #askOne(search: boolean): Promise<void> {
     const start = performance.now();
-    let timeouts = 0;
     for (;;) {
+      const client = this.#client;
       let words: string;
       try {
         const { status, found } = await this.#once(search);
         if (status.error_code === 'Success') {
+          this.#timeouts = 0;
           this.#answered++;
           if (found !== 1) this.#wrong.push(`${search ? 'search' : 'query'} found ${found} rows, not 1`);
           this.#worst = Math.max(this.#worst, performance.now() - start);
@@ -100,7 +116,7 @@ export class SteadyReader {
         }
       } catch (error) {
         words = error instanceof Error ? error.message : String(error);
-        if (/DEADLINE|UNAVAILABLE/i.test(words) && ++timeouts % 2 === 0) await this.reconnect().catch(() => undefined);
+        if (/DEADLINE|UNAVAILABLE/i.test(words) && client === this.#client) this.#timedOut();
       }
       if (performance.now() - start > GIVE_UP_MS) {
         this.#refused.push(`given up after ${GIVE_UP_MS} ms: ${words}`);

@@ -39,6 +39,7 @@ export class SteadyWriter {
   readonly #collection: string;
   #client: MilvusClient | undefined;
   #timeouts = 0;
+  #connecting: Promise<void> | undefined;
   #running = true;
   #loop: Promise<void> = Promise.resolve();
   readonly #pending = new Set<Promise<void>>();
@@ -140,7 +141,7 @@ export class SteadyWriter {
         }
       } catch (error) {
         words = error instanceof Error ? error.message : String(error);
-        if (/DEADLINE|UNAVAILABLE/i.test(words)) await this.#timedOut(client);
+        if (/DEADLINE|UNAVAILABLE/i.test(words)) this.#timedOut(client);
       }
       const short = words
         .replace(/[0-9a-f.:-]{6,}/g, '…')
@@ -156,17 +157,20 @@ export class SteadyWriter {
     }
   }
 
-  async #timedOut(client: MilvusClient): Promise<void> {
-    if (client !== this.#client || ++this.#timeouts < TIMEOUTS_TO_RECONNECT) return;
+  /** One at a time: hundreds of writes that wait must not each look for an address (a process each time) and make a client anew. */
+  #timedOut(client: MilvusClient): void {
+    if (this.#connecting || client !== this.#client || ++this.#timeouts < TIMEOUTS_TO_RECONNECT) return;
     this.#timeouts = 0;
-    try {
-      await this.#connect();
-    } catch (error) {
-      // The old connection stays; the next timeouts come back here.
-      console.log(`steady writer: no new address: ${error instanceof Error ? error.message : String(error)}`);
-      return;
-    }
-    void client.closeConnection().catch(() => undefined);
+    this.#connecting = this.#connect()
+      .then(
+        () => client.closeConnection(),
+        // The old connection stays; the next timeouts come back here.
+        (error) => console.log(`steady writer: no new address: ${error instanceof Error ? error.message : String(error)}`),
+      )
+      .catch(() => undefined)
+      .then(() => {
+        this.#connecting = undefined;
+      });
   }
 
   async #connect(): Promise<void> {

@@ -12,6 +12,8 @@ interface KeepAliveStream {
 /** A keep-alive is sent every third of the life, and gives up waiting after another third. */
 const PARTS = 3;
 const REOPEN_MS = 100;
+/** Of failures in a row every so many-th is logged. */
+const WARN_EVERY = 10;
 
 /**
  * A lease whose end this process knows no later than etcd does: validity counts from the sending of the last keep-alive that was answered,
@@ -82,6 +84,7 @@ export class EtcdLease implements Lease {
 
   async #keepAlive(grantedAt: number): Promise<void> {
     let sentAt = grantedAt;
+    let failures = 0;
     while (!this.#lost.signal.aborted) {
       await this.#pause(sentAt + this.ttlMs / PARTS - this.#runtime.monotonic());
       if (this.#lost.signal.aborted) return;
@@ -90,9 +93,11 @@ export class EtcdLease implements Lease {
         const answer = await this.#ask();
         if (Number(answer.TTL) <= 0) return this.#end(new CairnError('Unavailable', `lease ${this.id} is lost`));
         this.#validUntil = Math.max(this.#validUntil, sentAt + this.ttlMs);
+        failures = 0;
       } catch (error) {
         if (this.#lost.signal.aborted) return;
-        this.#logger.warn({ error: asCairnError(error), lease: this.id }, 'lease: keep-alive failed, trying again');
+        if (failures++ % WARN_EVERY === 0)
+          this.#logger.warn({ error: asCairnError(error), lease: this.id }, 'lease: keep-alive failed, trying again');
         const member = this.#stream?.member;
         this.#closeStream();
         if (member) this.#client.suspect(member);

@@ -6,6 +6,8 @@ import { WATCH_QUEUE_EVENTS } from './table-watch.ts';
 
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
+/** Of failures in a row every so many-th is logged. */
+const WARN_EVERY = 10;
 /** A member that has not begun a watch by then is given up. */
 const CREATED_WITHIN_MS = 5000;
 
@@ -51,7 +53,8 @@ export class EtcdWatch {
       } catch (error) {
         if (stop.aborted) break;
         if (!isRetriable(error)) throw asCairnError(error);
-        logger.warn({ error, prefix: this.#options.key.toString(), next: this.#next }, 'watch: cut off, trying again');
+        if (failures % WARN_EVERY === 0)
+          logger.warn({ error, prefix: this.#options.key.toString(), next: this.#next }, 'watch: cut off, trying again');
       }
       if (stop.aborted) break;
       const delay = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** Math.min(failures++, 10));
