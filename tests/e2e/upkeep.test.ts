@@ -67,6 +67,10 @@ describe('the cairn command', { timeout: 120_000 }, () => {
     expect(await json('snapshot', 'verify', '-c', 'kept', 'second', '--deep')).toMatchObject({ findings: [] });
     expect(Number((await json('snapshot', 'diff', '-c', 'kept', 'first', 'second'))['segments_shared'])).toBeGreaterThan(0);
     expect((await cairn('snapshot', 'sizes', '-c', 'kept')).out).toContain('second');
+    const [segment] = JSON.parse(String(inspected['segment_list'])) as { readonly segment: number }[];
+    const finding = await cairn('snapshot', 'find', '--segment', String(segment?.segment));
+    expect([finding.code, finding.out]).toEqual([0, expect.stringContaining('second')]);
+    expect((await cairn('snapshot', 'find')).out).toContain('one of them');
     const listed = JSON.parse((await cairn('snapshot', 'list', '-c', 'kept', '-o', 'json')).out) as Record<string, unknown>[];
     const first = listed.find((one) => one['name'] === 'first');
     expect(first).toMatchObject({ name: 'first', state: 'Committed', exclusive: expect.any(Number), pins: 0 });
