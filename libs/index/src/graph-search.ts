@@ -22,7 +22,7 @@ export interface GraphTask {
   /** Breadth to begin with, and the one beyond which a query is given up. */
   readonly breadth: number;
   readonly maxBreadth: number;
-  /** The column, by which hits are scored when the graph's distances are not exact. */
+  /** The column, by which hits are scored; needed when the graph's distances are not exact. */
   readonly vectors: VectorColumn | undefined;
   /** Hits to keep by the graph's distances, exact or not; undefined: k, and scored by `vectors` where they are not. */
   readonly keep?: number | undefined;
@@ -98,7 +98,7 @@ class HitTaker {
     this.#metric = metric;
     this.#entries = graph.trailer.entries;
     this.#dim = graph.trailer.dim;
-    if (graph.codes.exact || task.keep !== undefined) return;
+    if (task.keep !== undefined || (graph.codes.exact && !task.vectors)) return;
     if (!task.vectors) throw new CairnError('Internal', `index file ${task.path} holds codes, and its search brought no vectors`);
     this.#scorer = new ExactScorer(task.vectors, metric);
   }

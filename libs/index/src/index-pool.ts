@@ -109,7 +109,7 @@ export class IndexPool implements Service {
       this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
     if (!isGraph(index)) return exact(query.nq, query.queries);
     const { dim = query.queries.length / query.nq / 4, codes = codesBefore(0) } = index;
-    const vectors = codes.exact ? undefined : await this.#vectorsOf(index, query);
+    const vectors = await this.#vectorsOf(index, query);
     const far = !codes.exact && !vectors;
     const codedRows = codes.scalar === 'i8' && vectors !== undefined && !query.range;
     const route = routeOf(query, index.rows, dim, codes.scalar, codedRows);
@@ -163,7 +163,7 @@ export class IndexPool implements Service {
     await this.#inline.run({ op: 'release', path });
   }
 
-  /** The column by which hits over codes are scored; undefined when it is too large for the memory it may have. */
+  /** The column by which hits are scored, so that a row has one score on every way to it; undefined when it is too large for the memory it may have. */
   async #vectorsOf(index: OpenIndex, query: IndexQuery): Promise<VectorColumn | undefined> {
     const vectors = query.resident && query.gather ? await query.resident() : await query.vectors();
     return vectors && denseColumn(vectors, index);

@@ -147,8 +147,19 @@ describe('a graph over codes', () => {
     const index = await pool.open(path);
     expect(index.codes).toMatchObject({ scalar: 'f32', exact: true });
     const vectors = async () => expect.fail('vectors were read');
-    const hits = await pool.search(index, { queries: bytesOf(queries), nq: NQ, k: K, vectors });
+    const far = { vectors, resident: async () => undefined, gather: vectors };
+    const hits = await pool.search(index, { queries: bytesOf(queries), nq: NQ, k: K, ...far });
     expect(recallOf(hits, values, queries, 'COSINE')).toBeGreaterThanOrEqual(0.95);
+    // With the vectors at hand a row has the score that an exact search gives it, to the last bit: pages of an iterator meet.
+    const column = vectorColumn(values, DIM);
+    const [found, exact] = await Promise.all([
+      pool.search(index, ask(column)),
+      pool.exact({ vectors: column, metric: 'COSINE', queries: bytesOf(queries), nq: NQ, k: 100 }),
+    ]);
+    for (let q = 0; q < NQ; q++) {
+      const scores = new Map([...exact.rows.subarray(q * 100, (q + 1) * 100)].map((row, i) => [row, exact.scores[q * 100 + i]]));
+      for (let i = q * K; i < (q + 1) * K; i++) expect(found.scores[i]).toBe(scores.get(found.rows[i]));
+    }
   });
 
   it('a file of codes is no index for a version that would take its distances for exact', async () => {
