@@ -88,7 +88,7 @@ interface Candidate {
   readonly base: Float32Array | Int8Array;
   readonly asked: Float32Array | Int8Array;
 }
-const candidates: Candidate[] = ['f32', 'f16', 'bf16', 'e4m3', 'e5m2'].map((kind) => ({
+const candidates: Candidate[] = ['f32', 'f16', 'bf16'].map((kind) => ({
   name: kind,
   native,
   kind,
@@ -96,8 +96,6 @@ const candidates: Candidate[] = ['f32', 'f16', 'bf16', 'e4m3', 'e5m2'].map((kind
   asked: queries,
 }));
 if (metric === 'COSINE') {
-  for (const kind of ['f32', 'f16', 'bf16'])
-    candidates.push({ name: `${kind}, unit vectors`, native: 'ip', kind, base: units, asked: unitQueries });
   candidates.push({ name: 'i8 by usearch, from floats', native: 'cos', kind: 'i8', base: vectors, asked: queries });
   candidates.push({ name: 'i8, scale by row', native: 'cos', kind: 'i8', base: rowInt8(vectors), asked: rowInt8(queries) });
   candidates.push({
