@@ -11,7 +11,9 @@ export interface PrefixFollower {
 }
 
 const RESTART_MS = 500;
-/** Work on batches, ms, after which others have a turn. */
+/** Between two batches: others had their turn. */
+const IDLE_MS = 1;
+/** Work on batches without a pause, ms, after which others have a turn. */
 const STRETCH_MS = 3;
 
 /** Follows a prefix until the signal aborts, across broken watches. Resolves when the first listing is in (or the signal aborts). */
@@ -25,11 +27,13 @@ export function followPrefix(
 ): Promise<void> {
   const ready = Promise.withResolvers<void>();
   let workedMs = 0;
+  let ended = 0;
   const follow = async (): Promise<void> => {
     while (!stop.aborted) {
       try {
         for await (const batch of meta.watch(prefix, stop)) {
           const began = runtime.monotonic();
+          if (began - ended >= IDLE_MS) workedMs = 0;
           if (batch.kind === 'reset') {
             follower.reset();
             for (const entry of batch.entries) follower.put(entry);
@@ -41,9 +45,10 @@ export function followPrefix(
           }
           follower.changed();
           ready.resolve();
-          // Thousands of records may come in pages that are all there already. Only work counts, not the wait for a batch: what comes now and then is
+          // Thousands of records may come in pages that are all there already. What comes now and then is
           // followed at once.
-          workedMs += runtime.monotonic() - began;
+          ended = runtime.monotonic();
+          workedMs += ended - began;
           if (workedMs < STRETCH_MS) continue;
           workedMs = 0;
           await runtime.sleep(0);
