@@ -1,17 +1,24 @@
 /**
  * Restores of one coordinator and its datanodes in this process, over MinIO, beside `s5cmd cp` of the same objects, interleaved; clones and publishing of
  * many segments. s5cmd is built from its Go module the first time.
- *   node tests/bench/restore.bench.ts large|small|many|clone|publish [rounds]
+ *   node tests/bench/restore.bench.ts large|small|many|clone|publish|memory [rounds]
  */
 import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { SystemRuntime, silentLogger } from '@cairn/base';
+import { loadConfig, SystemRuntime, silentLogger } from '@cairn/base';
 import { CatalogView, keys } from '@cairn/catalog';
 import { S3ObjectStore } from '@cairn/objects/s3';
+import { AdminDefinition } from '@cairn/proto/cairn/admin';
 import { CollectionState, type ObjectRef, RestoreJobState, SegmentRecord } from '@cairn/proto/cairn/meta';
 import { RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
+import { GrpcTransport } from '@cairn/rpc';
+import { openStores } from '@cairn/stores';
+import { MilvusClient } from '@zilliz/milvus2-sdk-node';
+import { startCluster } from '../support/cairn.ts';
 import { type MinioServer, startMinio } from '../support/servers.ts';
 import { type Coordinator, startCoordinator } from './support/coordinator.ts';
+import { createCollection } from './support/requests.ts';
 import { printTable, quantile, type Row, round } from './support/table.ts';
 
 const runtime = new SystemRuntime();
@@ -35,9 +42,30 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   many: { segments: 40, objectsEach: 2, objectBytes: 1_000_000 },
 };
 
-async function fill(coordinator: Coordinator, name: string, shape: Shape): Promise<number> {
-  const { collection, partition } = await coordinator.createCollection(name, 1);
-  const { objects } = coordinator.stores;
+/** Where sources are made: a coordinator of this process, or a cluster. */
+type Ground = Pick<Coordinator, 'createCollection' | 'putAll'> & {
+  readonly stores: Pick<Coordinator['stores'], 'objects'>;
+  createSnapshot(collection: string): Promise<unknown>;
+};
+
+const groundOf = (coordinator: Coordinator): Ground => ({
+  ...coordinator,
+  createSnapshot: (collection) =>
+    coordinator.client.createSnapshot({
+      requestId: '',
+      database: '',
+      collection,
+      name: 's',
+      description: '',
+      compactionProtectionSeconds: 0,
+    }),
+});
+
+const fill = (coordinator: Coordinator, name: string, shape: Shape): Promise<number> => fillGround(groundOf(coordinator), name, shape);
+
+async function fillGround(ground: Ground, name: string, shape: Shape): Promise<number> {
+  const { collection, partition } = await ground.createCollection(name, 1);
+  const { objects } = ground.stores;
   const body = Buffer.alloc(shape.objectBytes);
   for (let i = 0; i < body.length; i++) body[i] = (i * 2_654_435_761) >>> 13;
   const records: SegmentRecord[] = [];
@@ -68,17 +96,10 @@ async function fill(coordinator: Coordinator, name: string, shape: Shape): Promi
   };
   for (let n = 0; n < shape.segments; n += PUTS)
     await Promise.all(Array.from({ length: Math.min(PUTS, shape.segments - n) }, (_, i) => make(n + i)));
-  await coordinator.putAll(
+  await ground.putAll(
     records.map((record) => ({ key: keys.segment(collection, record.id), value: SegmentRecord.encode(record).finish() })),
   );
-  await coordinator.client.createSnapshot({
-    requestId: '',
-    database: '',
-    collection: name,
-    name: 's',
-    description: '',
-    compactionProtectionSeconds: 0,
-  });
+  await ground.createSnapshot(name);
   return collection;
 }
 
@@ -194,6 +215,83 @@ async function besideS5cmd(name: string, rounds: number): Promise<void> {
       },
     ]);
   }, 1);
+}
+
+const MEMORY_SHAPES: readonly Shape[] = [
+  { segments: 20, objectsEach: 10, objectBytes: 10_000 },
+  { segments: 2_000, objectsEach: 10, objectBytes: 10_000 },
+];
+
+/** Most resident memory of a process so far, in MB. */
+function peakOf(pid: number): number {
+  const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  return round(Number(found?.[1] ?? 0) / 1024, 0);
+}
+
+/** Coordinator and datanode as processes of their own: most memory each after restores of 200 and of 20,000 objects. */
+async function memoryApart(rounds: number): Promise<void> {
+  const cluster = await startCluster({
+    datacoords: 1,
+    streamings: 1,
+    datanodes: 1,
+    proxies: 1,
+    settings: { 'compaction.enabled': 'false' },
+  });
+  const address = cluster.addresses[0] ?? '';
+  const sets = Object.entries(cluster.settings).map(([key, value]) => `${key}=${value}`);
+  const stores = await openStores(loadConfig({ sets, env: {} }), runtime, silentLogger);
+  const transport = new GrpcTransport(runtime, { timeoutMs: 120_000 });
+  const sdk = new MilvusClient({ address, timeout: 120_000 });
+  try {
+    const admin = transport.client(AdminDefinition, address);
+    const ground: Ground = {
+      stores,
+      createCollection: async (name, shards) => {
+        await createCollection(address, name, 8, { shards, index: false });
+        const collection = Number((await sdk.describeCollection({ collection_name: name })).collectionID);
+        const page = await stores.meta.range({ prefix: keys.partitions(collection) });
+        return { collection, partition: Number(page.entries[0]?.key.split('/').at(-1)) };
+      },
+      putAll: async (entries) => {
+        const all = [...entries];
+        for (let at = 0; at < all.length; at += PUTS)
+          await stores.meta.txn({ then: all.slice(at, at + PUTS).map((entry) => ({ kind: 'put', ...entry }) as const) });
+      },
+      createSnapshot: (collection) => sdk.createSnapshot({ collection_name: collection, snapshot_name: 's' }),
+    };
+    const { datacoord, datanode } = cluster.processes;
+    const peaks = (what: string, seconds: number | string): Row => ({
+      after: what,
+      'seconds each': seconds,
+      'datacoord MB': peakOf(datacoord[0].pid),
+      'datanode MB': peakOf(datanode[0].pid),
+    });
+    const rows: Row[] = [peaks('start', '')];
+    for (const shape of MEMORY_SHAPES) {
+      const name = `source${shape.segments}`;
+      await fillGround(ground, name, shape);
+      rows.push(peaks(`snapshot of ${shape.segments} segments`, ''));
+      const times: number[] = [];
+      for (let turn = 0; turn < rounds; turn++) {
+        const start = performance.now();
+        const snapshot = { database: '', collection: name, name: 's', id: 0 };
+        const restore = RestoreSnapshotRequest.fromPartial({ snapshot, targetCollection: `${name}x${turn}`, mode: 'copy' });
+        const { jobId } = await admin.restoreSnapshot({ restore, dryRun: false });
+        let job = await admin.getRestoreJob({ jobId });
+        for (; job.state < RestoreJobState.RESTORE_COMPLETED; job = await admin.getRestoreJob({ jobId }))
+          await new Promise((resolve) => setTimeout(resolve, PUTS));
+        if (job.state !== RestoreJobState.RESTORE_COMPLETED) throw new Error(job.reason);
+        times.push(performance.now() - start);
+      }
+      rows.push(peaks(`${rounds} restores of ${shape.segments * shape.objectsEach} objects`, round(quantile(times, 0.5) / 1000, 1)));
+    }
+    printTable('most resident memory of each process, cluster of one each', rows);
+  } finally {
+    await sdk.closeConnection();
+    transport.close();
+    await stores.close();
+    await cluster.stop();
+  }
 }
 
 /** Ten restores at once on two datanodes beside the same one by one. */
@@ -327,6 +425,7 @@ if (what === 'large' || what === 'small') await besideS5cmd(what, rounds);
 else if (what === 'many') await tenAtOnce(rounds);
 else if (what === 'clone') await clones(rounds);
 else if (what === 'publish') await publishing(rounds);
+else if (what === 'memory') await memoryApart(rounds);
 else {
   for (const name of ['large', 'small']) await besideS5cmd(name, rounds);
   await tenAtOnce(1);

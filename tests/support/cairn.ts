@@ -97,6 +97,8 @@ export interface ClusterOptions {
 export interface Cluster {
   /** Addresses of the proxies. */
   readonly addresses: readonly string[];
+  /** What all processes were started with: whoever opens the stores with it sees what they see. */
+  readonly settings: Readonly<Record<string, string | number>>;
   readonly processes: Readonly<Record<Role, readonly ServerProcess[]>>;
   /** Health and metrics of each process, by its name. */
   readonly httpPorts: ReadonlyMap<string, number>;
@@ -160,6 +162,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const all = (): ServerProcess[] => Object.values(processes).flat();
   const cluster: Cluster = {
     addresses,
+    settings,
     processes,
     httpPorts,
     etcd: etcd.process,
