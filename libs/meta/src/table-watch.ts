@@ -32,8 +32,14 @@ export class TableWatch {
   offer(events: readonly WatchEvent[], revision: number): void {
     // A table can show a commit a moment before it is published here: what a reset has told is not told again.
     if (this.#needsReset || revision <= this.#toldRevision) return;
-    const mine = events.filter((event) => (event.kind === 'put' ? event.entry.key : event.key).startsWith(this.#prefix));
-    if (mine.length === 0) return;
+    // Most watches are told of nothing: no list is made for them.
+    let mine: WatchEvent[] | undefined;
+    for (const event of events) {
+      if (!(event.kind === 'put' ? event.entry.key : event.key).startsWith(this.#prefix)) continue;
+      mine ??= [];
+      mine.push(event);
+    }
+    if (!mine) return;
     this.#queuedEvents += mine.length;
     if (this.#queuedEvents > WATCH_QUEUE_EVENTS) {
       this.#queue = [];

@@ -61,8 +61,10 @@ export class MemoryObjectStore implements ObjectStore {
   async list(prefix: string, options: { readonly after?: string; readonly limit?: number } = {}): Promise<ListPage> {
     const limit = Math.min(options.limit ?? LIST_PAGE_KEYS, LIST_PAGE_KEYS);
     const after = options.after ?? '';
-    const found = [...this.#objects.keys()].filter((key) => key.startsWith(prefix) && key > after).sort();
-    const objects = found.slice(0, limit).map((key) => this.#of(key).info);
+    const found: ObjectInfo[] = [];
+    for (const [key, { info }] of this.#objects) if (key.startsWith(prefix) && key > after) found.push(info);
+    found.sort((a, b) => (a.key < b.key ? -1 : 1));
+    const objects = found.slice(0, limit);
     const last = objects.at(-1);
     return found.length > limit && last ? { objects, next: last.key } : { objects };
   }

@@ -29,18 +29,13 @@ export class LocalChannel {
   async next(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.add(resolve);
-    signal.addEventListener('abort', () => resolve(), { once: true, signal: this.#untilSettled(promise) });
+    const wake = (): void => resolve();
+    this.#waiting.add(wake);
+    signal.addEventListener('abort', wake, { once: true });
     await promise;
-    this.#waiting.delete(resolve);
-  }
-
-  /** Takes the abort listener away again, so that a long-lived signal does not collect them. */
-  #untilSettled(promise: Promise<void>): AbortSignal {
-    const done = new AbortController();
-    // With a reason: without one an error with its stack is made for each record.
-    void promise.then(() => done.abort('settled'));
-    return done.signal;
+    // So that a long-lived signal does not collect them.
+    signal.removeEventListener('abort', wake);
+    this.#waiting.delete(wake);
   }
 }
 
