@@ -9,6 +9,8 @@ import {
   RestoreJobRecord,
   RestoreJobState,
   SegmentIndexRecord,
+  SnapshotRecord,
+  SnapshotState,
 } from '@cairn/proto/cairn/meta';
 import type {
   CheckResponse,
@@ -133,8 +135,12 @@ describe('the consistency checker', () => {
     const intent = RestoreIntentRecord.fromPartial({ jobId: 5, createdMs: world.runtime.now() });
     await put(keys.restoreIntent(5), RestoreIntentRecord.encode(intent).finish());
     await world.objects.put(`segments/${collection}/1/2/g/scalars.arrow`, Buffer.from('x'));
+    const ghost = SnapshotRecord.fromPartial({ id: 77, collectionId: collection, name: 'ghost', state: SnapshotState.SNAPSHOT_COMMITTED });
+    await put(keys.snapshot(collection, 77), SnapshotRecord.encode(ghost).finish());
     const found = await words();
     expect(found).toContain('memory restore intent 5: known at revision none');
+    expect(found).toContain(`memory snapshots of collection ${collection}: known are none, stored 77`);
+    expect(found).toContain(`memory snapshot name ghost of collection ${collection}: known as free, stored as 77`);
     expect(found).toContain(`prefix segments/${collection}/1/2/g/: an object that no record of ours covers`);
   });
 });
