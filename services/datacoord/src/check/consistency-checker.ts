@@ -146,7 +146,7 @@ export class ConsistencyChecker {
         index
           .of(collection)
           .map(({ id }) => id)
-          .join(', ');
+          .join(', ') || 'none';
       if (idsOf(held) !== idsOf(stored))
         findings.add('memory', `snapshots of collection ${collection}`, `known are ${idsOf(held)}, stored ${idsOf(stored)}`);
       for (const { name } of new Set([...held.of(collection), ...stored.of(collection)])) {
