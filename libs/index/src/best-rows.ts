@@ -28,6 +28,11 @@ export class BestRows {
     return true;
   }
 
+  /** Distance that a row must not exceed to be among the best; infinity while there are fewer than k. */
+  get edge(): number {
+    return this.length === this.rows.length ? this.distances[this.length - 1] : Number.POSITIVE_INFINITY;
+  }
+
   clear(): void {
     this.length = 0;
   }

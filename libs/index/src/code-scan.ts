@@ -3,7 +3,7 @@ import type { VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
 import { eligibleRows } from './exact-search.ts';
-import { codeQueries, codeRows, type GraphCodes, leastRescored, PATIENCE } from './graph-codes.ts';
+import { codeQueries, codeRows, type GraphCodes, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
 import { type Metric, metricOf } from './metric.ts';
 import type { ExactTask, IndexHits } from './search-types.ts';
 import { type NativeVectors, usearch } from './usearch.ts';
@@ -52,7 +52,9 @@ export function scanCodes(task: CodeScanTask): IndexHits {
   // The library reads queries from the start of their buffer.
   if (matching > 0) compareAll(column, matches, own(queries), dim, metric, near);
   const scorer = new ExactScorer(vectors, metric);
-  const best = near.map((list, query) => rescored(list, k, scorer, floats, query * dim));
+  const best = near.map((list, query) =>
+    rescored(list, k, scorer, new Nearness(unitsOf(codes, metric, floats, query * dim, dim), k), floats, query * dim),
+  );
   return hitsOfBest(best, metric);
 }
 
@@ -99,14 +101,17 @@ function gatherCodes(column: CodeColumn, rows: Int32Array, dim: number, out: Int
 }
 
 /** The k best by the vectors, out of those that are the nearest by codes. */
-function rescored(near: BestRows, k: number, scorer: ExactScorer, queries: Float32Array, at: number): BestRows {
+function rescored(near: BestRows, k: number, scorer: ExactScorer, nearness: Nearness, queries: Float32Array, at: number): BestRows {
   const best = new BestRows(k);
   scorer.ask(queries, at);
   const least = leastRescored(k);
   let vain = 0;
   for (let i = 0; i < near.length && (i < least || vain < PATIENCE); i++) {
     const row = near.rows[i];
-    vain = best.add(scorer.distance(row), row) ? 0 : vain + 1;
+    if (nearness.settled(near.distances[i], best.edge)) break;
+    const distance = scorer.distance(row);
+    nearness.see(near.distances[i], distance);
+    vain = best.add(distance, row) ? 0 : vain + 1;
   }
   return best;
 }

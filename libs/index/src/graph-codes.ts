@@ -18,11 +18,45 @@ export interface GraphCodes {
   readonly offset?: number | undefined;
 }
 
-/** Hits whose exact scores decide: at least so many, and as long as they change the k best (see PATIENCE). */
+/**
+ * Hits whose exact scores decide: at most so many, and further ones as long as they change the k best (see PATIENCE). Fewer when the distances by codes, as
+ * far as they were off for the hits before, leave no room for a better one (see Nearness).
+ */
 export const leastRescored = (k: number): number => k + Math.max(k, 16);
 
 /** Hits by codes in a row that, scored exactly, were none of the k best: those behind them are not scored. */
 export const PATIENCE = 8;
+
+/** Hits behind the first k that are scored in any case, and how often the largest error seen so far a further one may have. */
+const SCORED_MORE = 4;
+const ERROR_ROOM = 2;
+
+/** Watches how far distances by codes are off, and says when no further hit can be among the best. */
+export class Nearness {
+  readonly #units: CodeUnits;
+  readonly #k: number;
+  #error = 0;
+  #seen = 0;
+
+  constructor(units: CodeUnits, k: number) {
+    this.#units = units;
+    this.#k = k;
+  }
+
+  /** A hit at this distance by codes has turned out to be at that one. */
+  see(byCodes: number, exact: number): void {
+    const { offset, factor } = this.#units;
+    const error = Math.abs(offset + factor * byCodes - exact);
+    if (error > this.#error) this.#error = error;
+    this.#seen++;
+  }
+
+  /** Whether hits from this distance by codes on are all too far. */
+  settled(byCodes: number, edge: number): boolean {
+    const { offset, factor } = this.#units;
+    return this.#seen >= this.#k + SCORED_MORE && offset + factor * byCodes - ERROR_ROOM * this.#error > edge;
+  }
+}
 
 /** Rows that are tried as queries before a kind is chosen, hits that each should have, and the part of them that must be among those rescored. */
 const TRIED = 32;
@@ -74,6 +108,22 @@ export function codeRows(codes: GraphCodes, floats: Float32Array, dim: number): 
 export function codeQueries(codes: GraphCodes, metric: Metric, floats: Float32Array, dim: number): NativeVectors {
   const ownScale = codes.scalar === 'i8' && !codes.exact && metric.native !== 'l2sq';
   return codeRows(ownScale ? { scalar: 'i8', exact: false } : codes, floats, dim);
+}
+
+/** Distances by codes in the units of the vectors: `offset + factor * distance`, up to what the codes have rounded away. */
+export interface CodeUnits {
+  readonly offset: number;
+  readonly factor: number;
+}
+
+/** The units of one query's distances: `dim` floats at `at`. */
+export function unitsOf(codes: GraphCodes, metric: Metric, floats: Float32Array, at: number, dim: number): CodeUnits {
+  const { scale = 1 } = codes;
+  if (codes.scalar !== 'i8' || codes.exact || metric.native === 'cos') return { offset: 0, factor: 1 };
+  if (metric.native === 'l2sq') return { offset: 0, factor: 1 / scale ** 2 };
+  // 1 - similarity, of which the similarity has both scales in it.
+  const factor = 1 / (scale * rowScale(floats, at, dim) || 1);
+  return { offset: 1 - factor, factor };
 }
 
 /** Part of a query's length that int8 codes may cut off before the graph is no guide any more. */

@@ -2,7 +2,7 @@ import { type Bitmap, bitAt, CairnError } from '@cairn/base';
 import type { DataType, VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
-import { codeQueries, holdsQuery, leastRescored, PATIENCE } from './graph-codes.ts';
+import { codeQueries, type GraphCodes, holdsQuery, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
 import type { OpenGraph, OpenGraphs } from './graph-index.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
 import type { IndexHits, ScoreRange } from './search-types.ts';
@@ -90,6 +90,7 @@ class HitTaker {
   readonly #metric: Metric;
   readonly #entries: number;
   readonly #dim: number;
+  readonly #codes: GraphCodes;
   readonly #scorer: ExactScorer | undefined;
 
   constructor(graph: OpenGraph, metric: Metric, queries: Float32Array, task: GraphTask) {
@@ -98,6 +99,7 @@ class HitTaker {
     this.#metric = metric;
     this.#entries = graph.trailer.entries;
     this.#dim = graph.trailer.dim;
+    this.#codes = graph.codes;
     if (task.keep !== undefined || (graph.codes.exact && !task.vectors)) return;
     if (!task.vectors) throw new CairnError('Internal', `index file ${task.path} holds codes, and its search brought no vectors`);
     this.#scorer = new ExactScorer(task.vectors, metric);
@@ -110,6 +112,7 @@ class HitTaker {
     const range = this.#task.range && rangeTest(this.#metric, this.#task.range);
     const scorer = this.#scorer;
     scorer?.ask(this.#queries, query * this.#dim);
+    const nearness = scorer && new Nearness(unitsOf(this.#codes, this.#metric, this.#queries, query * this.#dim, this.#dim), k);
     const least = scorer ? leastRescored(k) : keep;
     // Codes put rows in nearly the right order: a few that came to nothing end the walk. Exact distances come in order: one ends it.
     const patience = scorer ? PATIENCE : 1;
@@ -121,7 +124,9 @@ class HitTaker {
     for (let i = from; i < from + count; i++) {
       const row = rows[2 * i];
       if (filter && !bitAt(filter, row)) continue;
+      if (nearness?.settled(distances[i], list.edge)) break;
       const distance = scorer ? scorer.distance(row) : distances[i];
+      nearness?.see(distances[i], distance);
       if (range) {
         const score = scoreOf(this.#metric, distance);
         if (range.worse(score)) {

@@ -5,8 +5,11 @@ import { join } from 'node:path';
 import { SystemRuntime } from '@cairn/base';
 import { DataType, takeColumn, type VectorColumn } from '@cairn/schema';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ExactScorer } from '../src/exact-scorer.ts';
+import { chooseCodes, codeQueries, codeRows, unitsOf } from '../src/graph-codes.ts';
 import { type IndexHits, IndexPool, readTrailer } from '../src/index.ts';
 import { appendTrailer } from '../src/index-file.ts';
+import { metricOf } from '../src/metric.ts';
 import { usearch } from '../src/usearch.ts';
 import { bitmapOf, bruteForce, bytesOf, clusteredVectors, randomNumbers, vectorColumn } from './fixtures.ts';
 
@@ -100,6 +103,23 @@ describe('a graph over codes', () => {
       const index = await built(column, metric);
       expect(index.codes).toMatchObject({ scalar: 'i8', exact: true });
       expect(recallOf(await pool.search(index, ask(column, bytesOf(asked))), small, asked, metric)).toBeGreaterThanOrEqual(0.95);
+    }
+  });
+
+  it('distances by codes, brought to the units of the vectors, are nearly the exact ones', () => {
+    const column = vectorColumn(values, DIM);
+    for (const metric of ['COSINE', 'IP', 'L2']) {
+      const codes = chooseCodes(column, metric, {});
+      const { offset, factor } = unitsOf(codes, metricOf(metric), queries, 0, DIM);
+      const coded = codeQueries(codes, metricOf(metric), queries.slice(0, DIM), DIM);
+      const [keys, distances] = usearch().exactSearch(codeRows(codes, values, DIM), coded, DIM, 100, metricOf(metric).native ?? '', 1);
+      const scorer = new ExactScorer(column, metricOf(metric));
+      scorer.ask(queries, 0);
+      const exact = Array.from(keys, (key) => scorer.distance(Number(key)));
+      const spread = Math.max(...exact) - Math.min(...exact);
+      exact.forEach((distance, i) => {
+        expect(Math.abs(offset + factor * distances[i] - distance)).toBeLessThan(0.1 * spread);
+      });
     }
   });
 
