@@ -1,9 +1,5 @@
-import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
-
-// Workers, threads of tests and servers find what Node compiled before: a quarter of the CPU of small tests. The same place as in tools/cli/src/main.ts.
-process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules/.cache/cairn');
 
 /**
  * Files that take long, and seconds they took alone on two cores: they start first, the longest at once, so that none of them ends alone. All others
