@@ -58,6 +58,9 @@ export function scanCodes(task: CodeScanTask): IndexHits {
   return hitsOfBest(best, metric);
 }
 
+/** One block of codes, for one search after another of this thread. */
+let gathered = new Int8Array(0);
+
 function compareAll(
   column: CodeColumn,
   matches: Int32Array,
@@ -67,7 +70,8 @@ function compareAll(
   near: readonly BestRows[],
 ): void {
   const blockRows = Math.max(64, Math.min(matches.length, Math.floor(BLOCK_BYTES / dim)));
-  const scratch = new Int8Array(blockRows * dim);
+  if (gathered.length < blockRows * dim) gathered = new Int8Array(blockRows * dim);
+  const scratch = gathered;
   for (let at = 0; at < matches.length; at += blockRows) {
     const rows = matches.subarray(at, at + blockRows);
     gatherCodes(column, rows, dim, scratch);
