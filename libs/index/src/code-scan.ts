@@ -1,10 +1,11 @@
-import { countBits, rowsOfBits } from '@cairn/base';
+import { type Bitmap, bitAt, countBits, rowsOfBits } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
 import { eligibleRows } from './exact-search.ts';
-import { codeQueries, codeRows, type GraphCodes, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
+import { codeQueries, codeRows, type GraphCodes, leastRescored, Nearness, unitsOf } from './graph-codes.ts';
 import { type Metric, metricOf } from './metric.ts';
+import { scansInPlace } from './search-cost.ts';
 import type { ExactTask, IndexHits } from './search-types.ts';
 import { type NativeVectors, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
@@ -38,8 +39,13 @@ export interface CodeScanTask extends Omit<ExactTask, 'range'> {
   readonly column: CodeColumn;
 }
 
+export interface CodeHits extends IndexHits {
+  /** Queries whose rows the codes do not tell apart: theirs are no hits, they want an exact search. */
+  readonly unfinished: readonly number[];
+}
+
 /** Best rows of each query among those that the filter leaves: all of them compared by their codes, the nearest scored by the vectors. */
-export function scanCodes(task: CodeScanTask): IndexHits {
+export function scanCodes(task: CodeScanTask): CodeHits {
   const { vectors, column, codes, nq, k, rows } = task;
   const { dim } = vectors;
   const metric = metricOf(task.metric);
@@ -50,12 +56,72 @@ export function scanCodes(task: CodeScanTask): IndexHits {
   const matches = eligible ? rowsOfBits(eligible) : Int32Array.from({ length: rows }, (_, row) => row);
   const near = Array.from({ length: nq }, () => new BestRows(Math.min(matching, KEPT * leastRescored(k))));
   // The library reads queries from the start of their buffer.
-  if (matching > 0) compareAll(column, matches, own(queries), dim, metric, near);
+  if (matching > 0) {
+    const asked = own(queries);
+    const left = scansInPlace(matching, rows, dim, nq)
+      ? scanAll(task, asked, metric, eligible, matching, near)
+      : near.map((_, query) => query);
+    if (left.length > 0) {
+      const open = left.map((query) => near[query]);
+      compareAll(column, matches, own(chosen(asked, left, dim)), dim, metric, open);
+    }
+  }
   const scorer = new ExactScorer(vectors, metric);
-  const best = near.map((list, query) =>
-    rescored(list, k, scorer, new Nearness(unitsOf(codes, metric, floats, query * dim, dim), k), floats, query * dim),
-  );
-  return hitsOfBest(best, metric);
+  const unfinished: number[] = [];
+  const best = near.map((list, query) => {
+    const nearness = new Nearness(unitsOf(codes, metric, floats, query * dim, dim), k);
+    const scored = rescored(list, k, matching, scorer, nearness, floats, query * dim);
+    if (!scored) unfinished.push(query);
+    return scored ?? new BestRows(0);
+  });
+  return { ...hitsOfBest(best, metric), unfinished };
+}
+
+/** Of the rows that a filter leaves, so many more are asked for than are kept: others stand among them. */
+const IN_PLACE_ROOM = 1.5;
+/** Distances that the native library keeps at once (16 bytes each, twice): 64 MB. */
+const DISTANCES_AT_ONCE = 2_000_000;
+
+/** Compares all rows where they stand and leaves out what the filter does not let through; returns the queries for which too few were left. */
+function scanAll(
+  task: CodeScanTask,
+  queries: NativeVectors,
+  metric: Metric,
+  eligible: Bitmap | undefined,
+  matching: number,
+  near: readonly BestRows[],
+): number[] {
+  const { column, rows, vectors } = task;
+  const { dim } = vectors;
+  const all = column.subarray(0, rows * dim);
+  const wanted = Math.min(rows, Math.ceil((near[0].rows.length * rows * IN_PLACE_ROOM) / matching));
+  const step = Math.max(1, Math.floor(DISTANCES_AT_ONCE / rows));
+  const left: number[] = [];
+  for (let from = 0; from < near.length; from += step) {
+    const asked = own(queries.slice(from * dim, Math.min(near.length, from + step) * dim));
+    const [keys, distances] = usearch().exactSearch(all, asked, dim, wanted, metric.native ?? 'l2sq', 1);
+    const found = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2);
+    for (let at = 0; at < asked.length / dim; at++) {
+      const list = near[from + at];
+      for (let i = at * wanted; i < (at + 1) * wanted && list.edge === Number.POSITIVE_INFINITY; i++) {
+        const row = found[2 * i];
+        if (!eligible || bitAt(eligible, row)) list.add(distances[i], row);
+      }
+      if (list.length === list.rows.length) continue;
+      list.clear();
+      left.push(from + at);
+    }
+  }
+  return left;
+}
+
+function chosen(queries: NativeVectors, numbers: readonly number[], dim: number): NativeVectors {
+  if (numbers.length === queries.length / dim) return queries;
+  const out = new Int8Array(numbers.length * dim);
+  numbers.forEach((query, i) => {
+    out.set(queries.subarray(query * dim, (query + 1) * dim), i * dim);
+  });
+  return out;
 }
 
 /** One block of codes, for one search after another of this thread. */
@@ -104,20 +170,29 @@ function gatherCodes(column: CodeColumn, rows: Int32Array, dim: number, out: Int
   }
 }
 
-/** The k best by the vectors, out of those that are the nearest by codes. */
-function rescored(near: BestRows, k: number, scorer: ExactScorer, nearness: Nearness, queries: Float32Array, at: number): BestRows {
+/**
+ * The k best by the vectors, out of those that are the nearest by codes; undefined when these end before the rest is known to be too far: codes do not
+ * tell the rows there apart.
+ */
+function rescored(
+  near: BestRows,
+  k: number,
+  matching: number,
+  scorer: ExactScorer,
+  nearness: Nearness,
+  queries: Float32Array,
+  at: number,
+): BestRows | undefined {
   const best = new BestRows(k);
   scorer.ask(queries, at);
-  const least = leastRescored(k);
-  let vain = 0;
-  for (let i = 0; i < near.length && (i < least || vain < PATIENCE); i++) {
+  for (let i = 0; i < near.length; i++) {
     const row = near.rows[i];
-    if (nearness.settled(near.distances[i], best.edge)) break;
+    if (nearness.settled(near.distances[i], best.edge)) return best;
     const distance = scorer.distance(row);
     nearness.see(near.distances[i], distance);
-    vain = best.add(distance, row) ? 0 : vain + 1;
+    best.add(distance, row);
   }
-  return best;
+  return near.length === matching ? best : undefined;
 }
 
 const own = (vectors: NativeVectors): NativeVectors =>

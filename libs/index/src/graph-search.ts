@@ -12,6 +12,9 @@ import { floatsOf } from './vector-floats.ts';
 const HITS_AT_ONCE = 2_000_000;
 /** A filtered search is trusted when its k-th match stands within this part of its breadth: near the edge a graph misses more. */
 const TRUSTED_PART = 0.7;
+/** A walk with so much less of the matches than their share of all rows is in the wrong place. */
+const FEW_MATCHES = 0.25;
+
 export interface GraphTask {
   readonly path: string;
   readonly queries: Uint8Array;
@@ -24,6 +27,8 @@ export interface GraphTask {
   readonly maxBreadth: number;
   /** The column, by which hits are scored; needed when the graph's distances are not exact. */
   readonly vectors: VectorColumn | undefined;
+  /** Part of the rows that the filter leaves: a walk that meets far fewer is where they are not, and is not widened. */
+  readonly share?: number | undefined;
   /** Hits to keep by the graph's distances, exact or not; undefined: k, and scored by `vectors` where they are not. */
   readonly keep?: number | undefined;
 }
@@ -55,7 +60,8 @@ export function searchGraph(graphs: OpenGraphs, task: GraphTask): GraphHits {
       const rows = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2);
       for (let i = 0; i < chunk.length; i++) {
         const found = { rows, distances, from: i * breadth, count: Number(counts[i]), breadth };
-        if (!taker.take(found, chunk[i], lists[chunk[i]])) again.push(chunk[i]);
+        const taken = taker.take(found, chunk[i], lists[chunk[i]]);
+        if (taken !== 'enough') (taken === 'wider' ? again : unfinished).push(chunk[i]);
       }
     }
     open = again;
@@ -105,8 +111,8 @@ class HitTaker {
     this.#scorer = new ExactScorer(task.vectors, metric);
   }
 
-  /** False, and nothing kept, when a wider search is needed. */
-  take(found: FoundHits, query: number, list: BestRows): boolean {
+  /** Unless it found enough, nothing is kept: a wider search may do, or another way is needed. */
+  take(found: FoundHits, query: number, list: BestRows): 'enough' | 'wider' | 'elsewhere' {
     const { filter, k, keep = k } = this.#task;
     const { rows, distances, from, count, breadth } = found;
     const range = this.#task.range && rangeTest(this.#metric, this.#task.range);
@@ -142,7 +148,8 @@ class HitTaker {
       if (kept === k && i - from < limit) enough = true;
       if (kept >= least && (!scorer || vain >= patience)) break;
     }
-    if (!enough) list.clear();
-    return enough;
+    if (enough) return 'enough';
+    list.clear();
+    return filter && kept < count * (this.#task.share ?? 0) * FEW_MATCHES ? 'elsewhere' : 'wider';
   }
 }

@@ -124,7 +124,19 @@ export class IndexPool implements Service {
     const { breadth, maxBreadth } = route;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
-        const task: GraphWork = { op: 'graph', path: index.path, ...part, k, range, filter, breadth, maxBreadth, vectors, keep };
+        const task: GraphWork = {
+          op: 'graph',
+          path: index.path,
+          ...part,
+          k,
+          range,
+          filter,
+          breadth,
+          maxBreadth,
+          vectors,
+          keep,
+          share: route.matching / index.rows,
+        };
         const result = await this.#graph(task, index.rows, graphNs(codes.scalar, breadth, dim) * part.nq);
         const hits = far ? await scoreFar(index, query, part.queries, hitsOf(result)) : hitsOf(result);
         const unfinished = result.unfinished ?? [];
@@ -178,8 +190,12 @@ export class IndexPool implements Service {
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
         const task: EngineTask = { op: 'codeScan', ...part, k, filter, metric, rows, vectors: source, codes, column };
-        const quick = !this.#workers || this.#ownThread.mayHold(codeScanNs(matching, vectors.dim) * part.nq);
-        return hitsOf(quick ? this.#inline.codeScan(task) : await this.#run(task));
+        const quick = !this.#workers || this.#ownThread.mayHold(codeScanNs(matching, rows, vectors.dim, part.nq) * part.nq);
+        const result = quick ? this.#inline.codeScan(task) : await this.#run(task);
+        const unfinished = result.unfinished ?? [];
+        if (unfinished.length === 0) return hitsOf(result);
+        const left = { nq: unfinished.length, queries: chosen(part, unfinished) };
+        return replaceHits(hitsOf(result), unfinished, await this.exact({ ...query, ...left, vectors, metric, rows }));
       }),
     );
     return concatHits(parts);

@@ -19,12 +19,20 @@ const gatherRowNs = (dim: number): number => 150 + 0.4 * dim;
 /** Estimate of one query's walk. */
 export const graphNs = (scalar: GraphScalar, breadth: number, dim: number): number => breadth * STEP_NS[scalar](dim);
 
-/** A row through its int8 code, gathered and compared; and what a query costs beside its rows. */
-const codeRowNs = (dim: number): number => 40 + 0.25 * dim;
+/** A row's int8 code copied to the others that match, once for all queries of a request; and what a query costs beside its rows. */
+const codeGatherNs = (dim: number): number => 30 + 0.22 * dim;
 const CODE_SCAN_NS = 20_000;
 
-/** Estimate of looking at so many rows through their codes. */
-export const codeScanNs = (matching: number, dim: number): number => CODE_SCAN_NS + matching * codeRowNs(dim);
+/** A row that is compared where it stands, its match with the filter looked up for the nearest only. */
+const inPlaceRowNs = (dim: number): number => 6 + 0.03 * dim;
+
+/** Whether all rows are compared where they stand, rather than those that match copied together. */
+export const scansInPlace = (matching: number, rows: number, dim: number, nq: number): boolean =>
+  rows * inPlaceRowNs(dim) < matching * (inPlaceRowNs(dim) + codeGatherNs(dim) / nq);
+
+/** Estimate of looking at `matching` of `rows` rows through their codes. */
+export const codeScanNs = (matching: number, rows: number, dim: number, nq: number): number =>
+  CODE_SCAN_NS + Math.min(matching * (inPlaceRowNs(dim) + codeGatherNs(dim) / nq), rows * inPlaceRowNs(dim));
 
 /** One query of several that look at `matching` of `rows` rows: copied together, or all of them in place. */
 const scanNs = (rows: number, matching: number, dim: number, nq: number): number =>
@@ -61,7 +69,7 @@ export function routeOf(
   const base = Math.max(query.ef ?? Math.max(DEFAULT_EF, Math.ceil(query.k * 1.5)), query.k);
   const breadth = Math.min(rows, filteredBreadth(base, query.k, rows / matching));
   const scan = scanNs(rows, matching, dim, query.nq);
-  const coded = codedRows && query.filter ? codeScanNs(matching, dim) : Number.POSITIVE_INFINITY;
+  const coded = codedRows && query.filter ? codeScanNs(matching, rows, dim, query.nq) : Number.POSITIVE_INFINITY;
   if (coded <= Math.min(scan, breadth * stepNs)) return { kind: 'codes', matching };
   if (breadth * stepNs >= scan) return { kind: 'exact' };
   // A query that still lacks matches when its walk has cost as much as a scan is better off with the scan.

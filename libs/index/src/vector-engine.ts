@@ -20,7 +20,7 @@ export type EngineTask =
 
 export interface EngineResult {
   readonly hits?: IndexHits;
-  /** Graph search: queries that want an exact search. */
+  /** Search of a graph or of codes: queries that want an exact search. */
   readonly unfinished?: readonly number[];
   readonly column?: CodeColumn;
   readonly trailer?: IndexTrailer;
@@ -46,7 +46,8 @@ export class VectorEngine {
   }
 
   codeScan(task: CodeScanTask): EngineResult {
-    return { hits: scanCodes(task) };
+    const { unfinished, ...hits } = scanCodes(task);
+    return { hits, unfinished };
   }
 
   async run(task: EngineTask): Promise<EngineResult> {

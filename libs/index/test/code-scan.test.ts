@@ -11,8 +11,11 @@ const NULLS = [3, 33, 333];
 describe('rows looked at through their codes', () => {
   for (const metric of ['COSINE', 'IP', 'L2']) {
     // 20 components are no whole number of words, and 30,000 rows are several blocks.
-    for (const dim of [20, 64]) {
-      it(`${metric}, ${dim} dimensions: the best of what a filter leaves, with scores of the vectors themselves`, () => {
+    for (const [dim, share] of [
+      [20, 3],
+      [64, 40],
+    ]) {
+      it(`${metric}, ${dim} dimensions, one row in ${share}: the best of what a filter leaves, with scores of the vectors themselves`, () => {
         const values = clusteredVectors(ROWS, dim, 7);
         const queries = clusteredVectors(NQ, dim, 7);
         const vectors = vectorColumn(values, dim, NULLS);
@@ -20,7 +23,7 @@ describe('rows looked at through their codes', () => {
         expect(codes.scalar).toBe('i8');
         const column = codeColumn(vectors, codes);
         expect(column.buffer).toBeInstanceOf(SharedArrayBuffer);
-        const may = (row: number): boolean => row % 3 === 0;
+        const may = (row: number): boolean => row % share === 0;
         const filter = bitmapOf(ROWS, may);
         const hits = scanCodes({ vectors, codes, column, metric, queries: bytesOf(queries), nq: NQ, k: 10, rows: ROWS, filter });
         let found = 0;
@@ -39,6 +42,26 @@ describe('rows looked at through their codes', () => {
       });
     }
   }
+
+  it('a filter that leaves only rows far from the query is kept', () => {
+    const dim = 32;
+    const values = clusteredVectors(ROWS, dim, 7);
+    const query = values.slice(0, dim);
+    const near = new Set(bruteForce(values, dim, query, 'L2', ROWS / 2, () => true).map(({ row }) => row));
+    const vectors = vectorColumn(values, dim);
+    const codes = chooseCodes(vectors, 'L2', {});
+    const filter = bitmapOf(ROWS, (row) => !near.has(row));
+    const task = { vectors, codes, column: codeColumn(vectors, codes), metric: 'L2', k: 10, rows: ROWS, filter };
+    // The second query finds its rows at once, the first does not.
+    const other = bruteForce(values, dim, query, 'L2', ROWS, () => true).at(-1)?.row ?? 0;
+    const both = Float32Array.of(...query, ...values.subarray(other * dim, (other + 1) * dim));
+    // Codes do not tell rows apart that are all nearly as far; of those they do tell apart they miss none.
+    const hits = scanCodes({ ...task, queries: bytesOf(both), nq: 2 });
+    expect(hits.unfinished).toEqual([0]);
+    const best = bruteForce(values, dim, both.subarray(dim), 'L2', 10, (row) => !near.has(row));
+    expect([...hits.counts]).toEqual([0, 10]);
+    expect([...hits.rows]).toEqual(best.map(({ row }) => row));
+  });
 
   it('no match is no hit, and fewer matches than hits are all of them', () => {
     const vectors = vectorColumn(clusteredVectors(1_000, 16, 1), 16);
