@@ -47,7 +47,7 @@ export class Coordinator implements StampSource {
 
   async #call<T>(signal: AbortSignal, work: (leader: Client<DataCoordDefinition>, options: CallOptions) => Promise<T>): Promise<T> {
     const policy = { attempts: Number.POSITIVE_INFINITY, firstDelayMs: FIRST_DELAY_MS, maxDelayMs: MAX_DELAY_MS, retriable: isRetriable };
-    return retry(
+    const found = retry(
       this.#runtime,
       policy,
       async (attempt) => {
@@ -63,6 +63,11 @@ export class Coordinator implements StampSource {
       },
       signal,
     );
+    return found.catch((error: unknown) => {
+      // Ours, not the caller's: a write that waited for a stamp has not happened, and may be sent to whoever owns the channel next.
+      if (signal.aborted) throw new CairnError('ServiceNotReady', 'this node no longer waits for the coordinator', { cause: error });
+      throw error;
+    });
   }
 
   async #find(signal: AbortSignal): Promise<string> {

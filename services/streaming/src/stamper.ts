@@ -1,4 +1,4 @@
-import { asCairnError, type Runtime } from '@cairn/base';
+import { asCairnError, CairnError, type Runtime } from '@cairn/base';
 import type { StampSource } from './coordinator.ts';
 
 /** Writes of one call for timestamps. */
@@ -99,7 +99,11 @@ export class Stamper {
       if (this.#ended !== undefined) throw this.#ended;
       this.#waiting.unshift(...unstamped);
     } catch (error) {
-      const reason = this.#ended ?? asCairnError(error);
+      // The term may be over before it said so here: what was not stamped has not happened, and goes to the next owner.
+      const over = this.#signal.aborted
+        ? new CairnError('ChannelNotAvailable', 'the term of this owner is over', { cause: error })
+        : undefined;
+      const reason = this.#ended ?? over ?? asCairnError(error);
       for (const write of unstamped) write.fail(reason);
     }
   }
