@@ -332,6 +332,16 @@ export class SimulatedClient implements RaceClient {
     }
   }
 
+  /** Waits while a collection is being restored by a job whose id is not known; it may be gone afterwards. */
+  async published(target: string, limitMs: number): Promise<void> {
+    const until = this.#simulation.nowMs + limitMs;
+    while (this.#simulation.nowMs < until) {
+      const outcome = await this.load(target);
+      if (outcome.kind !== 'refused' || !outcome.reason.includes('is being restored')) return;
+      await this.#runtime.sleep(200);
+    }
+  }
+
   /** Every row, or those that `look` asks for, by a strong read; each row's payload and vector are checked against its key and version. */
   async rows(collection: string, tries = 3, look: Look = {}): Promise<Outcome<Row[]>> {
     const outcome = await this.call<{ status: Status | undefined; fields: { raw: RawFieldData }[] }>(

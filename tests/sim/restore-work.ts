@@ -164,7 +164,11 @@ export class RestoreWork {
   async #settleUnknown(restore: Restore): Promise<void> {
     const there = await this.#parts.client.hasCollection(restore.target);
     if (there.kind !== 'done') return this.#parts.problem(`whether ${restore.target} is there cannot be learned: ${there.reason}`);
-    if (there.value.value) await this.#compareTarget(restore, true);
+    if (!there.value.value) return;
+    await this.#parts.client.published(restore.target, RESTORE_LIMIT_MS);
+    const after = await this.#parts.client.hasCollection(restore.target);
+    if (after.kind !== 'done') return this.#parts.problem(`whether ${restore.target} is there cannot be learned: ${after.reason}`);
+    if (after.value.value) await this.#compareTarget(restore, true);
   }
 
   /** When nothing fails any more: every job ends. */
