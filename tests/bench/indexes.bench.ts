@@ -299,6 +299,7 @@ try {
     if (only && !only.includes(name.name)) continue;
     const params = Object.entries(name.params ?? {}).map(([key, value]) => `${key} ${value}`);
     table.push({ name: name.name, params: params.join(', '), ...(await byCairn(name)), ...(await byFaiss(name)) });
+    console.error(JSON.stringify(table.at(-1)));
   }
   printTable(`indexes: ${ROWS} rows, top ${TOP_K}, search parameters left out (ef 64; faiss: ef 64, nprobe 8, ${THREADS} threads)`, table);
 } finally {

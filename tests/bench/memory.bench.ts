@@ -1,7 +1,8 @@
 /**
  * What loaded rows cost: inserts rows of 128 dimensions, waits until all are flushed and in HNSW graphs, starts the server again, and measures the load (until
  * a Strong search is answered) and its memory before, after the load and after searches. Raw bytes are those of the vectors.
- *   node tests/bench/memory.bench.ts [rows]
+ * With a folder that an earlier run was ended in, the rows in it are used.
+ *   node tests/bench/memory.bench.ts [rows] [folder]
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,7 +21,8 @@ const DIM = 128;
 const BATCH = 2000;
 const ROUND = 100_000;
 const COLLECTION = 'memory';
-const dir = mkdtempSync(join(tmpdir(), 'cairn-memory-'));
+const kept = process.argv[3];
+const dir = kept ?? mkdtempSync(join(tmpdir(), 'cairn-memory-'));
 
 /** Megabytes of a process: its own (heap, buffers), and pages of mapped files that are in memory now. */
 function memoryOf(server: Standalone): { own: number; mapped: number } {
@@ -46,8 +48,8 @@ const points = latentPoints(DIM, seeded(3));
 let server = await startStandalone({ dataDir: join(dir, 'data') });
 try {
   const started = performance.now();
-  await createCollection(server.address, COLLECTION, DIM, { shards: 1, metric: 'L2' });
-  for (let first = 0; first < rows; first += ROUND) {
+  if (!kept) await createCollection(server.address, COLLECTION, DIM, { shards: 1, metric: 'L2' });
+  for (let first = 0; !kept && first < rows; first += ROUND) {
     const vectors = points(Math.min(ROUND, rows - first));
     const requests: string[] = [];
     for (let at = 0; at < vectors.length / DIM; at += BATCH)
@@ -56,7 +58,7 @@ try {
       );
     await runLoad({ address: server.address, path: `${PATH}Insert`, requests, connections: 2, depth: 1, once: true, durationMs: 0 });
   }
-  note('inserted', server, started);
+  if (!kept) note('inserted', server, started);
   await settleAndLoad(server.address, COLLECTION);
   note('flushed, graphs built, loaded', server, started);
 
@@ -86,5 +88,5 @@ try {
   printTable(`memory: ${rows} × ${DIM}, ${round(raw, 0)} MB of vectors`, table);
 } finally {
   await server.stop();
-  rmSync(dir, { recursive: true, force: true });
+  if (!kept) rmSync(dir, { recursive: true, force: true });
 }
