@@ -63,31 +63,35 @@ export class InProcessNetwork implements Transport {
       if (!handler) throw new CairnError('NotSupported', `${what}: no handler`);
       return handler;
     };
-    const unary = async (request: unknown, options: CallOptions = {}): Promise<unknown> => {
-      const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
-      try {
-        const response = await call.race(
-          inServerSpan(definition, method, async () => {
-            // Never in the caller's own turn: over gRPC it is not either.
-            await undefined;
-            return find()(request, call) as Promise<unknown>;
-          }),
+    const unary = (request: unknown, options: CallOptions = {}): Promise<unknown> =>
+      new Promise((resolve, reject) => {
+        const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs, reject);
+        const work = async (): Promise<unknown> => {
+          // Never in the caller's own turn: over gRPC it is not either.
+          await undefined;
+          return find()(request, call) as Promise<unknown>;
+        };
+        inServerSpan(definition, method, work).then(
+          (response) => {
+            // Answered: nothing is under way that its signal would have to end.
+            call.release();
+            resolve(response);
+          },
+          (error: unknown) => {
+            call.end();
+            reject(asCairnError(error));
+          },
         );
-        // Answered: nothing is under way that its signal would have to end.
-        call.release();
-        return response;
-      } catch (error) {
-        call.end();
-        throw error;
-      }
-    };
+      });
     const stream = async function* (this: InProcessNetwork, request: unknown, options: CallOptions = {}): AsyncGenerator<unknown> {
-      const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs);
+      const stopped = Promise.withResolvers<never>();
+      stopped.promise.catch(() => undefined);
+      const call = new InProcessCall(this.#runtime, what, options, this.#timeoutMs, stopped.reject);
       let updates: AsyncIterator<unknown> | undefined;
       try {
         updates = (find()(request, call) as AsyncIterable<unknown>)[Symbol.asyncIterator]();
         for (;;) {
-          const next = await call.race(updates.next());
+          const next = await outcome(updates.next(), stopped.promise);
           if (next.done) return;
           yield next.value;
         }
@@ -101,6 +105,17 @@ export class InProcessNetwork implements Transport {
   }
 }
 
+/** The work's outcome, or the reason the call was stopped; a late failure of the work is the caller's no more. */
+async function outcome<T>(work: Promise<T>, stopped: Promise<never>): Promise<T> {
+  work.catch(() => undefined);
+  try {
+    return await Promise.race([work, stopped]);
+  } catch (error) {
+    throw asCairnError(error);
+  }
+}
+
+const NO_METADATA: ReadonlyMap<string, string> = new Map();
 const ENDED = new CairnError('Cancelled', 'the call has ended');
 
 /** One call: its deadline, its cancellation, and what the handler sees of it. */
@@ -111,36 +126,33 @@ class InProcessCall implements CallContext {
   #over: CairnError | undefined;
   readonly #runtime: Runtime;
   readonly #deadline: number;
-  readonly #stopped: Promise<never>;
-  #stop: (error: CairnError) => void = () => undefined;
   /** The call is over: its deadline and its caller's signal end it no more. */
   readonly release: () => void;
 
-  constructor(runtime: Runtime, what: string, options: CallOptions, defaultTimeoutMs: number) {
+  /** `stopped`: called when the call is given up before its handler has answered. */
+  constructor(runtime: Runtime, what: string, options: CallOptions, defaultTimeoutMs: number, stopped: (error: CairnError) => void) {
     this.#runtime = runtime;
-    this.metadata = new Map(Object.entries(options.metadata ?? {}));
+    this.metadata = options.metadata ? new Map(Object.entries(options.metadata)) : NO_METADATA;
     const timeoutMs = options.timeoutMs ?? defaultTimeoutMs;
     this.#deadline = runtime.monotonic() + timeoutMs;
-    this.#stopped = new Promise<never>((_, reject) => {
-      this.#stop = (error) => {
-        reject(error);
-        this.#abort(error);
-      };
-    });
-    this.#stopped.catch(() => undefined);
     const { signal } = options;
-    const onAbort = (): void => this.#stop(new CairnError('Cancelled', `${what}: cancelled by the caller`));
+    const stop = (error: CairnError): void => {
+      this.release();
+      stopped(error);
+      this.#abort(error);
+    };
+    const onAbort = (): void => stop(new CairnError('Cancelled', `${what}: cancelled by the caller`));
     const timer = Number.isFinite(timeoutMs)
       ? runtime.after(Math.max(0, timeoutMs), () =>
-          this.#stop(new CairnError('Timeout', `${what}: deadline of ${Math.round(timeoutMs)} ms exceeded`)),
+          stop(new CairnError('Timeout', `${what}: deadline of ${Math.round(timeoutMs)} ms exceeded`)),
         )
       : undefined;
-    if (signal?.aborted) onAbort();
-    else signal?.addEventListener('abort', onAbort, { once: true });
     this.release = () => {
       timer?.cancel();
       signal?.removeEventListener('abort', onAbort);
     };
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener('abort', onAbort, { once: true });
   }
 
   get signal(): AbortSignal {
@@ -151,16 +163,6 @@ class InProcessCall implements CallContext {
 
   remaining(): number {
     return Math.max(0, this.#deadline - this.#runtime.monotonic());
-  }
-
-  /** The work's outcome, or the reason the call was stopped; a late failure of the work is the caller's no more. */
-  async race<T>(work: Promise<T>): Promise<T> {
-    work.catch(() => undefined);
-    try {
-      return await Promise.race([work, this.#stopped]);
-    } catch (error) {
-      throw asCairnError(error);
-    }
   }
 
   /** The call is over: a handler that still streams learns it by the signal. */

@@ -181,7 +181,9 @@ export class DataNodeService implements Service {
     const shard = this.#shards.get(scope.vchannel);
     if (!shard)
       throw new CairnError('SegmentNotFound', `segment ${scope.segmentIds[0]} of shard ${scope.vchannel} is not loaded on this node`);
-    await shard.waitForDeletes(scope.deleteSequence, this.#patience(context), context.signal);
+    // Nearly always they are: neither a timer nor a signal is made for it.
+    if (scope.deleteSequence > shard.appliedDeletes)
+      await shard.waitForDeletes(scope.deleteSequence, this.#patience(context), context.signal);
     return shard;
   }
 

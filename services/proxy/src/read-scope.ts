@@ -2,6 +2,8 @@ import { CairnError } from '@cairn/base';
 import type { Expr } from '@cairn/expr';
 import { keyLookup } from '@cairn/expr';
 import type { Shard } from '@cairn/proto/cairn/meta';
+import type { QueryResult, SearchResult } from '@cairn/proto/cairn/services';
+import { resultBytes } from '@cairn/query';
 import { hashKeys, keyColumn, shardOf } from '@cairn/schema';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, shardsOf } from './proxy-catalog.ts';
@@ -37,12 +39,8 @@ export function shardsFor(entry: CollectionEntry, expr: Expr): Shard[] {
 }
 
 /** ParameterTooLarge when the shards' columns together are more than a reply may have: a limit, or fewer output fields, would help. */
-export function checkResultBytes(
-  { config }: ProxyParts,
-  entry: CollectionEntry,
-  results: readonly { readonly columns: Uint8Array }[],
-): void {
-  const bytes = results.reduce((sum, result) => sum + result.columns.length, 0);
+export function checkResultBytes({ config }: ProxyParts, entry: CollectionEntry, results: readonly (SearchResult | QueryResult)[]): void {
+  const bytes = results.reduce((sum, result) => sum + resultBytes(result), 0);
   const max = config.limits.maxResultBytes;
   if (bytes <= max) return;
   throw new CairnError(

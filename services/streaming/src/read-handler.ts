@@ -21,6 +21,7 @@ import {
   executeSearch,
   mergeHits,
   mergeRows,
+  readAt,
 } from '@cairn/query';
 import type { CallContext, Transport } from '@cairn/rpc';
 import type { CollectionSchema } from '@cairn/schema';
@@ -112,7 +113,7 @@ export class ReadHandler {
       local: (segments, { schema, readTs, expiredTs }) => executeSearch({ segments, schema, plan, readTs, expiredTs, pool, runtime }),
       remote: (address, scope, call) =>
         transport.client(DataNodeDefinition, address).search({ scope, plan }, { signal: call.signal, timeoutMs: call.remaining() }),
-      only: (result, ts) => ({ ...result, ts }),
+      only: readAt,
       merge: (local, remote, { schema, readTs }) => {
         const parts = [...(local ? [local] : []), ...remote.map(decodeSearchResult)];
         const options = {
