@@ -14,6 +14,7 @@ const total = Number(process.argv[2] ?? 1_000_000);
 /** Of one segment: scalars, one vector field, one index. */
 const OBJECTS_EACH = 3;
 const FIRST = 10_000_000;
+const SETTLE_MS = 500;
 /** One segment of so many was replaced and is garbage. */
 const GARBAGE_EVERY = 100;
 const count = Math.floor(total / OBJECTS_EACH);
@@ -99,6 +100,15 @@ function* records(): Generator<{ key: string; value: Uint8Array }> {
   }
 }
 
+/** The coordinator follows what was put: until it has it all, that would be counted to the plan. */
+async function settled(): Promise<void> {
+  for (let calm = 0; calm < 3; ) {
+    const cpu = cpuMs();
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    calm = cpuMs() - cpu < SETTLE_MS / 5 ? calm + 1 : 0;
+  }
+}
+
 function memory(): number {
   const { heapUsed, external } = process.memoryUsage();
   return (heapUsed + external) / 2 ** 20;
@@ -112,6 +122,7 @@ try {
       yield* records();
     })(),
   );
+  await settled();
   globalThis.gc?.();
   const before = memory();
   let most = before;
