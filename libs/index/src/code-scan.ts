@@ -3,10 +3,10 @@ import type { VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
 import { eligibleRows } from './exact-search.ts';
-import { codeQueries, codeRows, type GraphCodes, leastRescored, Nearness, unitsOf } from './graph-codes.ts';
+import { codeQueries, codeRows, leastRescored, Nearness, unitsOf } from './graph-codes.ts';
 import { type Metric, metricOf } from './metric.ts';
 import { scansInPlace } from './search-cost.ts';
-import type { ExactTask, IndexHits } from './search-types.ts';
+import type { ExactTask, GraphCodes, IndexHits } from './search-types.ts';
 import { type NativeVectors, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
 

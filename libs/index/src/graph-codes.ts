@@ -2,21 +2,9 @@ import { rowsOfBits } from '@cairn/base';
 import { DataType, type VectorColumn } from '@cairn/schema';
 import { ExactScorer } from './exact-scorer.ts';
 import { type Metric, metricOf } from './metric.ts';
+import type { GraphCodes } from './search-types.ts';
 import { type NativeVectors, usearch } from './usearch.ts';
 import { gatherFloats } from './vector-floats.ts';
-
-/** Scalars in which a graph keeps its vectors. */
-export type GraphScalar = 'i8' | 'f16' | 'bf16' | 'f32';
-
-/** How the vectors of a graph are written, as its file says. Files from before this was written have none: see `codesBefore`. */
-export interface GraphCodes {
-  readonly scalar: GraphScalar;
-  /** The graph's distances are those of the vectors themselves. Else hits are scored again by the column. */
-  readonly exact: boolean;
-  /** int8: a component is round((value - offset) * scale). Without it every row has its own scale, which COSINE does not see. */
-  readonly scale?: number | undefined;
-  readonly offset?: number | undefined;
-}
 
 /**
  * Hits whose exact scores decide: at most so many, and further ones as long as they change the k best (see PATIENCE). Fewer when the distances by codes, as

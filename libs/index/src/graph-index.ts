@@ -1,11 +1,11 @@
 import { writeFileSync } from 'node:fs';
 import { CairnError, countBits, rowsOfBits } from '@cairn/base';
 import { DataType, type VectorColumn } from '@cairn/schema';
-import { chooseCodes, codeRows, codesBefore, type GraphCodes } from './graph-codes.ts';
+import { chooseCodes, codeRows, codesBefore } from './graph-codes.ts';
 import { appendTrailer, type IndexTrailer, readTrailer } from './index-file.ts';
 import { graphParams, isGraph } from './index-params.ts';
 import { metricOf } from './metric.ts';
-import type { BuildRequest } from './search-types.ts';
+import type { BuildRequest, GraphCodes } from './search-types.ts';
 import { type UsearchIndex, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
 

@@ -2,10 +2,10 @@ import { type Bitmap, bitAt, CairnError } from '@cairn/base';
 import type { DataType, VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
-import { codeQueries, type GraphCodes, holdsQuery, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
+import { codeQueries, holdsQuery, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
 import type { OpenGraph, OpenGraphs } from './graph-index.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
-import type { IndexHits, ScoreRange } from './search-types.ts';
+import type { GraphCodes, IndexHits, ScoreRange } from './search-types.ts';
 import { floatsOf } from './vector-floats.ts';
 
 /** Hits that one native call may return: 24 MB. */

@@ -1,8 +1,7 @@
 import { appendFileSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { CairnError } from '@cairn/base';
-import type { GraphCodes } from './graph-codes.ts';
 import type { ScalarHeader } from './scalar-index.ts';
-import type { IndexSpec } from './search-types.ts';
+import type { GraphCodes, IndexSpec } from './search-types.ts';
 
 /**
  * An index file is what usearch saves (nothing, for an index that is an exact scan), then a JSON trailer that says what it is, the trailer's

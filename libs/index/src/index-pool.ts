@@ -2,7 +2,7 @@ import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
 import type { CodeColumn } from './code-scan.ts';
 import { farRows, scoreFarRows } from './far-rows.ts';
-import { codesBefore, type GraphCodes } from './graph-codes.ts';
+import { codesBefore } from './graph-codes.ts';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
 import { isGraph } from './index-params.ts';
@@ -10,7 +10,17 @@ import { checkRange, metricOf } from './metric.ts';
 import { OwnThread } from './own-thread.ts';
 import { ownEntries, type ScalarBuildTask } from './scalar-build.ts';
 import { codeScanNs, exactNs, graphNs, routeOf } from './search-cost.ts';
-import type { BuildRequest, BuiltIndex, ExactQuery, IndexHits, IndexQuery, OpenIndex, VectorQuery, VectorSource } from './search-types.ts';
+import type {
+  BuildRequest,
+  BuiltIndex,
+  ExactQuery,
+  GraphCodes,
+  IndexHits,
+  IndexQuery,
+  OpenIndex,
+  VectorQuery,
+  VectorSource,
+} from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
 import { floatsOf } from './vector-floats.ts';
 import { WorkerGroup } from './worker-group.ts';

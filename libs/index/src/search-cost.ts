@@ -1,7 +1,6 @@
 import { countBits } from '@cairn/base';
-import type { GraphScalar } from './graph-codes.ts';
 import { DEFAULT_EF } from './index-params.ts';
-import type { IndexQuery } from './search-types.ts';
+import type { GraphScalar, IndexQuery } from './search-types.ts';
 
 /**
  * When to walk the graph and when to look at rows one by one. Costs in ns, measured on 2 cores at 128 and 384 dimensions; they are sizes, and only

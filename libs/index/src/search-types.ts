@@ -1,6 +1,18 @@
 import type { Bitmap } from '@cairn/base';
 import type { BytesColumn, ListColumn, VectorColumn } from '@cairn/schema';
-import type { GraphCodes } from './graph-codes.ts';
+
+/** Scalars in which a graph keeps its vectors. */
+export type GraphScalar = 'i8' | 'f16' | 'bf16' | 'f32';
+
+/** How the vectors of a graph are written, as its file says. Files from before this was written have none: see `codesBefore`. */
+export interface GraphCodes {
+  readonly scalar: GraphScalar;
+  /** The graph's distances are those of the vectors themselves. Else hits are scored again by the column. */
+  readonly exact: boolean;
+  /** int8: a component is round((value - offset) * scale). Without it every row has its own scale, which COSINE does not see. */
+  readonly scale?: number | undefined;
+  readonly offset?: number | undefined;
+}
 
 /** What an index is: type (FLAT, HNSW, AUTOINDEX), metric (L2, IP, COSINE…) and build parameters (M, efConstruction), as the user gave them. */
 export interface IndexSpec {

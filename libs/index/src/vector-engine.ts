@@ -1,12 +1,11 @@
 import type { VectorColumn } from '@cairn/schema';
 import { type CodeColumn, type CodeScanTask, codeColumn, scanCodes } from './code-scan.ts';
 import { searchExact } from './exact-search.ts';
-import type { GraphCodes } from './graph-codes.ts';
 import { type BuildTask, buildIndexFile, OpenGraphs } from './graph-index.ts';
 import { type GraphTask, searchGraph } from './graph-search.ts';
 import type { IndexTrailer } from './index-file.ts';
 import { buildScalarFile, type ScalarBuildTask } from './scalar-build.ts';
-import type { ExactTask, IndexHits } from './search-types.ts';
+import type { ExactTask, GraphCodes, IndexHits } from './search-types.ts';
 
 /** One piece of vector work, as it travels to a worker. */
 export type EngineTask =
