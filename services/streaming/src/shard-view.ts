@@ -386,7 +386,8 @@ export class ShardView {
     const request = this.#loadRequest(entries);
     if (!request) return;
     this.#busy.add(node.key);
-    const forms = entries.map((entry) => this.#forms()(entry.record.id));
+    const formOf = this.#forms();
+    const forms = entries.map((entry) => formOf(entry.record.id));
     try {
       await transport
         .client(DataNodeDefinition, node.address)
