@@ -1,12 +1,10 @@
 /** Compaction of real rows on disk: what readers see while it runs, what snapshots, restores and clones hold after it. */
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
 import { ConsistencyLevelEnum, DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { Cli } from '../support/cli.ts';
 import { findingsOf } from '../support/consistency.ts';
 
-const root = join(import.meta.dirname, '../..');
 const DIM = 8;
 const ROWS = 1_500;
 const GRACE_MS = 500;
@@ -100,21 +98,9 @@ async function segmentsOf(name: string): Promise<{ id: string; rows: number }[]>
   return infos.map((info) => ({ id: info.segmentID, rows: Number(info.num_rows) }));
 }
 
-async function cairn(...args: string[]): Promise<{ code: number | null; out: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(join(root, 'node_modules/.bin/node'), [join(root, 'tools/cli/src/main.ts'), '-a', server.address, ...args]);
-    let out = '';
-    child.stdout.on('data', (chunk) => (out += chunk));
-    child.stderr.on('data', (chunk) => (out += chunk));
-    child.on('exit', (code) => resolve({ code, out }));
-  });
-}
-
-async function json(...args: string[]): Promise<Record<string, unknown>> {
-  const { code, out } = await cairn('-o', 'json', ...args);
-  expect(code, out).toBe(0);
-  return JSON.parse(out) as Record<string, unknown>;
-}
+const cli = new Cli(() => server.address);
+const cairn = (...args: string[]) => cli.run(...args);
+const json = (...args: string[]) => cli.json(...args);
 
 async function collectGarbage(): Promise<void> {
   await json('gc', 'run');

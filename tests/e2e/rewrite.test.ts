@@ -1,12 +1,10 @@
 /** Restores that write rows anew, into another number of shards or for the sake of deleted rows: exact by content hash, and collections like any other. */
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
 import { ConsistencyLevelEnum, DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { Cli } from '../support/cli.ts';
 import { findingsOf } from '../support/consistency.ts';
 
-const root = join(import.meta.dirname, '../..');
 const DIM = 8;
 const ROWS = 3_000;
 
@@ -34,21 +32,9 @@ async function ok<T>(reply: Promise<unknown>): Promise<T> {
   return answer as T;
 }
 
-async function cairn(...args: string[]): Promise<{ code: number | null; out: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(join(root, 'node_modules/.bin/node'), [join(root, 'tools/cli/src/main.ts'), '-a', server.address, ...args]);
-    let out = '';
-    child.stdout.on('data', (chunk) => (out += chunk));
-    child.stderr.on('data', (chunk) => (out += chunk));
-    child.on('exit', (code) => resolve({ code, out }));
-  });
-}
-
-async function json(...args: string[]): Promise<Record<string, unknown>> {
-  const { code, out } = await cairn('-o', 'json', ...args);
-  expect(code, out).toBe(0);
-  return JSON.parse(out) as Record<string, unknown>;
-}
+const cli = new Cli(() => server.address);
+const cairn = (...args: string[]) => cli.run(...args);
+const json = (...args: string[]) => cli.json(...args);
 
 async function make(name: string, shape: { key?: 'partition' | 'auto'; shards: number }): Promise<void> {
   await ok(

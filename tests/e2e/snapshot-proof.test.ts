@@ -1,15 +1,14 @@
 /** What proves a snapshot whole, through the command: inspected in its bucket, verified, restored on trial. On a standalone server over MinIO. */
-import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { Cli } from '../support/cli.ts';
 import { type MinioServer, serversAvailable, startMinio } from '../support/servers.ts';
 import { Workload } from '../support/workload.ts';
 
-const root = join(import.meta.dirname, '../..');
 const available = await serversAvailable('minio');
 
 let minio: MinioServer;
@@ -18,21 +17,12 @@ let workload: Workload;
 let dir: string;
 let s3: string[];
 
-async function cairn(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(join(root, 'node_modules/.bin/node'), [join(root, 'tools/cli/src/main.ts'), '-a', server.address, ...args]);
-    let [out, err] = ['', ''];
-    child.stdout.on('data', (chunk) => (out += chunk));
-    child.stderr.on('data', (chunk) => (err += chunk));
-    child.on('exit', (code) => resolve({ code, out, err }));
-  });
-}
-
-async function json(...args: string[]): Promise<Record<string, unknown>> {
-  const { code, out, err } = await cairn('-o', 'json', ...args);
-  expect(code, `${out}${err}`).toBe(0);
-  return JSON.parse(out) as Record<string, unknown>;
-}
+const cli = new Cli(() => server.address);
+const cairn = async (...args: string[]) => {
+  const { code, stdout: out, stderr: err } = await cli.run(...args);
+  return { code, out, err };
+};
+const json = (...args: string[]) => cli.json(...args);
 
 describe.skipIf(!available.ok)(`a snapshot over MinIO ${available.reason}`, { timeout: 180_000 }, () => {
   beforeAll(async () => {

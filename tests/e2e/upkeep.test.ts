@@ -1,13 +1,12 @@
 /** Garbage, checks and contents of snapshots through the command, against a standalone server with real rows on disk. */
-import { spawn } from 'node:child_process';
 import { readdir, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { Cli } from '../support/cli.ts';
 import { Workload } from '../support/workload.ts';
 
-const root = join(import.meta.dirname, '../..');
 const GRACE_MS = 500;
 
 let server: Standalone;
@@ -24,21 +23,9 @@ afterAll(async () => {
   await server.stop();
 });
 
-async function cairn(...args: string[]): Promise<{ code: number | null; out: string }> {
-  return new Promise((resolve) => {
-    const child = spawn(join(root, 'node_modules/.bin/node'), [join(root, 'tools/cli/src/main.ts'), '-a', server.address, ...args]);
-    let out = '';
-    child.stdout.on('data', (chunk) => (out += chunk));
-    child.stderr.on('data', (chunk) => (out += chunk));
-    child.on('exit', (code) => resolve({ code, out }));
-  });
-}
-
-async function json(...args: string[]): Promise<Record<string, unknown>> {
-  const { code, out } = await cairn('-o', 'json', ...args);
-  expect(code, out).toBe(0);
-  return JSON.parse(out) as Record<string, unknown>;
-}
+const cli = new Cli(() => server.address);
+const cairn = (...args: string[]) => cli.run(...args);
+const json = (...args: string[]) => cli.json(...args);
 
 async function files(part: string): Promise<string[]> {
   const all = await readdir(join(server.dataDir, 'objects'), { recursive: true, withFileTypes: true });
