@@ -1,22 +1,14 @@
-import { isRetriable, type Logger } from '@cairn/base';
+import type { Logger } from '@cairn/base';
 import { paths } from '@cairn/catalog';
-import {
-  CopyTaskRecord,
-  CopyTaskState,
-  IndexBuildState,
-  type IndexRecord,
-  type SegmentIndexRecord,
-  SegmentRecord,
-  SegmentState,
-} from '@cairn/proto/cairn/meta';
+import { CopyTaskRecord, CopyTaskState, type SegmentIndexRecord, SegmentRecord, SegmentState } from '@cairn/proto/cairn/meta';
 import type { RewrittenSegment, TaskUpdate } from '@cairn/proto/cairn/services';
 import { mayDelete } from '@cairn/segment';
 import type { Ids } from './change-preparer.ts';
 import type { CopySource } from './copy-source.ts';
-import { indexedFieldIds, typeOf } from './index-builder.ts';
 import type { DataCoordSettings } from './settings.ts';
 import type { TaskOrder } from './task-order.ts';
 import type { TaskRunner } from './task-runner.ts';
+import { buildUnrecorded } from './unrecorded-builds.ts';
 
 /** Stored bytes of the segments that one rewriting task takes at most, a larger segment alone: its datanode holds about as much in memory. */
 export const REWRITE_TASK_BYTES = 64 * 1024 * 1024;
@@ -102,58 +94,9 @@ export function orderRewrite(
     records: async (update: TaskUpdate) => {
       const made = update.rewritten.map(record);
       const builds: SegmentIndexRecord[] = [];
-      for (const segment of made) builds.push(...(await buildIndexes(options, source, segment, epoch, signal)));
+      const { target: collection, indexes, group } = source;
+      for (const segment of made) builds.push(...(await buildUnrecorded(options, { collection, indexes, segment, epoch, group }, signal)));
       return { segments: made, deltaLogs: [], builds };
     },
   };
-}
-
-/** Every index that a sealed segment of this size has. One that cannot be built is left to the index builder, which says why. */
-async function buildIndexes(
-  { ids, tasks, settings, logger }: RewriteOptions,
-  source: CopySource,
-  segment: SegmentRecord,
-  epoch: number,
-  signal: AbortSignal,
-): Promise<SegmentIndexRecord[]> {
-  const fields = indexedFieldIds(source.target);
-  const indexes = source.indexes.filter(
-    (index) => fields.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows,
-  );
-  if (indexes.length === 0) return [];
-  const first = await ids.allocate(indexes.length);
-  const build = async (index: IndexRecord, buildId: number): Promise<SegmentIndexRecord> => {
-    const key = `${segment.prefix}index.${index.fieldId}.${buildId}`;
-    const slot = await tasks.acquire('build', signal);
-    try {
-      const value = { schema: source.target.schema, segment, index, buildId, key };
-      const update = await tasks.run(slot, { taskId: buildId, epoch, task: { $case: 'buildIndex', value } }, signal);
-      return {
-        buildId,
-        indexId: index.id,
-        collectionId: segment.collectionId,
-        segmentId: segment.id,
-        fieldId: index.fieldId,
-        state: IndexBuildState.INDEX_BUILD_FINISHED,
-        object: update.objects[0],
-        rows: update.rows || segment.rows,
-        reason: '',
-        group: source.group,
-        epoch: 0,
-        indexType: typeOf(index),
-      };
-    } finally {
-      slot.release();
-    }
-  };
-  const builds: SegmentIndexRecord[] = [];
-  for (const [at, index] of indexes.entries()) {
-    try {
-      builds.push(await build(index, first + at));
-    } catch (error) {
-      if (signal.aborted || isRetriable(error)) throw error;
-      logger.warn({ error, segment: segment.id, index: index.name }, 'an index of a rewritten segment was not built');
-    }
-  }
-  return builds;
 }

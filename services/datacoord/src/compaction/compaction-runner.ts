@@ -4,8 +4,6 @@ import type { Compare } from '@cairn/meta';
 import {
   type CollectionRecord,
   CompactionTaskRecord,
-  IndexBuildState,
-  type IndexRecord,
   PrefixRecord,
   SegmentIndexRecord,
   SegmentRecord,
@@ -17,12 +15,12 @@ import type { Held } from '../catalog-state.ts';
 import type { Ids } from '../change-preparer.ts';
 import { putRecord } from '../changes/change.ts';
 import type { ControlApplier } from '../control-applier.ts';
-import { indexedFieldIds, typeOf } from '../index-builder.ts';
 import type { LeaderStore, Put } from '../leader-store.ts';
 import type { PrefixSweeper } from '../prefix-sweeper.ts';
 import type { DataCoordSettings } from '../settings.ts';
 import { publishedGroups } from '../snapshot-capture.ts';
 import type { TaskRunner, TaskSlot } from '../task-runner.ts';
+import { buildUnrecorded } from '../unrecorded-builds.ts';
 import { CompactionHeld, type CompactionRules } from './compaction-rules.ts';
 import { compactionPrefix, generationOf, stateAfter } from './compaction-task.ts';
 
@@ -270,30 +268,12 @@ export class CompactionRunner {
     };
   }
 
-  /** Every index that a sealed segment of this size has. One that cannot be built is left to the index builder, which says why. */
-  async #buildIndexes(dispatch: Dispatch, segment: SegmentRecord): Promise<SegmentIndexRecord[]> {
-    const { store, settings, ids, logger } = this.#options;
-    const { collection } = dispatch;
-    const fields = indexedFieldIds(collection);
-    const indexes = store.state
-      .indexesOf(collection.id)
-      .filter((index) => fields.has(index.fieldId) && typeOf(index) !== 'FLAT' && segment.rows >= settings.indexMinRows);
-    if (indexes.length === 0) return [];
-    const first = await ids.allocate(indexes.length);
-    await this.#recordBuilds(
-      dispatch.task.record.id,
-      indexes.map((_, at) => first + at),
-    );
-    const builds: SegmentIndexRecord[] = [];
-    for (const [at, index] of indexes.entries()) {
-      try {
-        builds.push(await this.#buildIndex(dispatch, segment, index, first + at));
-      } catch (error) {
-        if (isRetriable(error) || hasCode(error, 'Cancelled', 'ServiceNotReady')) throw error;
-        logger.warn({ error, task: dispatch.task.record.id, index: index.name }, 'an index of a compacted segment was not built');
-      }
-    }
-    return builds;
+  #buildIndexes({ collection, task }: Dispatch, segment: SegmentRecord): Promise<SegmentIndexRecord[]> {
+    const { store, stop } = this.#options;
+    const { id, epoch } = task.record;
+    const indexes = store.state.indexesOf(collection.id);
+    const announce = (buildIds: number[]): Promise<void> => this.#recordBuilds(id, buildIds);
+    return buildUnrecorded(this.#options, { collection, indexes, segment, epoch, group: '', announce }, stop);
   }
 
   /** Before the builds begin: their objects have no other record yet. */
@@ -303,34 +283,6 @@ export class CompactionRunner {
       if: [{ kind: 'modRevision', key: before.key, equals: before.revision }],
       puts: [putRecord(before.key, CompactionTaskRecord, { ...before.record, buildIds })],
     });
-  }
-
-  async #buildIndex(dispatch: Dispatch, segment: SegmentRecord, index: IndexRecord, buildId: number): Promise<SegmentIndexRecord> {
-    const { tasks, stop } = this.#options;
-    const { collection, task } = dispatch;
-    const { epoch } = task.record;
-    const key = `${segment.prefix}index.${index.fieldId}.${buildId}e${epoch}`;
-    const slot = await tasks.acquire('build', stop);
-    try {
-      const value = { schema: collection.schema, segment, index, buildId, key };
-      const update = await tasks.run(slot, { taskId: buildId, epoch, task: { $case: 'buildIndex', value } }, stop);
-      return {
-        buildId,
-        indexId: index.id,
-        collectionId: collection.id,
-        segmentId: segment.id,
-        fieldId: index.fieldId,
-        state: IndexBuildState.INDEX_BUILD_FINISHED,
-        object: update.objects[0],
-        rows: update.rows || segment.rows,
-        reason: '',
-        group: '',
-        epoch,
-        indexType: typeOf(index),
-      };
-    } finally {
-      slot.release();
-    }
   }
 
   /** Tries until no snapshot holds it. InvalidParameter when the race is lost: something it was made from is not what it was. */
