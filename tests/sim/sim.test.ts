@@ -25,6 +25,8 @@ const FOUND: ReadonlyMap<number, string> = new Map([
   [1134, 'a streaming node whose restart failed half-way kept its own successor out for good'],
   [1280, 'metadata of a dropped snapshot came late and stayed, named by nothing'],
   [50007, 'a flush whose ids were never given left a rejection that nobody handled: the end of the process'],
+  [2000213, 'a segment whose heir was compacted further, and its record removed, was waited for by every read for ever'],
+  [3000317, 'a change that waited for its turn while its append was refused left a rejection that nobody handled'],
   [4124, 'a flush whose commit was not answered was made anew, met its own late commit, and never ended'],
 ]);
 

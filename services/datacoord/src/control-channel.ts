@@ -143,6 +143,8 @@ export class ControlChannel {
       );
     }
     const appended = writer.append([{ subject: SUBJECT, payload }]);
+    // Looked at when its turn comes; until then a refusal has no other handler.
+    appended.catch(() => undefined);
     const applied = this.#tail.then(async () => applier.apply(await this.#sequenceOf(appended), record));
     this.#tail = applied.then(
       () => this.#trim(),

@@ -319,7 +319,8 @@ export class ShardView {
 
   /**
    * The swap of a compaction, in one step: sources are read until the segment that has their rows now is served, then they go and it is read. When
-   * one of the sources cannot be read any more, all of them go, and reads wait for the segment.
+   * one of the sources cannot be read any more, all of them go, and reads wait for the segment. So too when nobody knows which segment that is: a
+   * transaction is seen whole, so a segment without a record is not one to come, it was compacted further and its record has been removed.
    */
   #settle(): void {
     const sources = new Map<number, [number, Entry][]>();
@@ -333,10 +334,7 @@ export class ShardView {
     const deferred = new Set<number>();
     for (const [heir, of] of sources) {
       const entry = this.#entries.get(heir);
-      // Not known yet: the watch has told of the sources first.
-      const unknown = entry === undefined && this.#options.segments.segment(heir) === undefined;
       const waits = entry !== undefined && !entry.holder && this.#readsSources(heir);
-      if (unknown) continue;
       if (waits) deferred.add(heir);
       // What was never loaded stands between the sources and their heir: it goes in any case.
       for (const [id, source] of of) if (!waits || !this.#readable(source)) this.#remove(id, source);
