@@ -14,7 +14,11 @@ import {
   SnapshotRecord,
   SnapshotState,
 } from '@cairn/proto/cairn/meta';
-import { type Coordinator, startCoordinator } from './support/coordinator.ts';
+import { ListSnapshotsResponse } from '@cairn/proto/cairn/services';
+import { ListSnapshotsResponse as WireList } from '@cairn/proto/milvus/milvus';
+import { writeSnapshot } from '@cairn/segment';
+import { type Coordinator, SCHEMA, startCoordinator } from './support/coordinator.ts';
+import { heapMb } from './support/heap.ts';
 import { cpuMs, Stretches } from './support/stretches.ts';
 import { printTable, quantile, type Row, round } from './support/table.ts';
 
@@ -142,9 +146,10 @@ async function create(coordinator: Coordinator, count: number, times: number): P
   };
 }
 
-function* snapshots(collection: number, count: number): Generator<{ key: string; value: Uint8Array }> {
-  const definition = SnapshotDefinition.encode({
-    collection: CollectionRecord.fromPartial({ id: collection, name: 'many', schema: Buffer.alloc(400, 'schema') }),
+/** Snapshots of ten segments each, with their metadata in the bucket: most segments are in many of them, as where one is taken every hour. */
+async function putSnapshots({ stores, putAll }: Coordinator, collection: number, partition: number, count: number): Promise<void> {
+  const definition = SnapshotDefinition.fromPartial({
+    collection: CollectionRecord.fromPartial({ id: collection, name: 'many', schema: SCHEMA }),
     databaseName: 'default',
     partitions: Array.from({ length: 4 }, (_, i) => ({
       id: i + 1,
@@ -154,8 +159,23 @@ function* snapshots(collection: number, count: number): Generator<{ key: string;
       droppedTs: 0,
     })),
     indexes: [],
-  }).finish();
-  for (let i = 0; i < count; i++) {
+  });
+  const bytes = SnapshotDefinition.encode(definition).finish();
+  const of = (from: number) => {
+    const found: SegmentRecord[] = [];
+    const builds: SegmentIndexRecord[] = [];
+    for (let id = from; id < from + SEGMENTS_EACH; id++) {
+      const prefix = paths.segment(collection, partition, id, 'a1b2c3');
+      const object = (name: string, role: string) => ({ key: `${prefix}${name}`, size: 1_000, crc32c: id, etag: '', role, fieldId: 101 });
+      found.push(
+        SegmentRecord.fromPartial({ id, collectionId: collection, prefix, rows: ROWS, objects: [object('scalars.arrow', 'scalars')] }),
+      );
+      const index = object(`index.101.${id * 2}`, 'index');
+      builds.push(SegmentIndexRecord.fromPartial({ buildId: id * 2, collectionId: collection, segmentId: id, object: index }));
+    }
+    return { segments: found, segmentIndexes: builds, deltaLogs: [], shards: [] };
+  };
+  const put = async (i: number): Promise<{ key: string; value: Uint8Array }> => {
     const id = 30_000_000 + i;
     const record = SnapshotRecord.fromPartial({
       id,
@@ -164,31 +184,35 @@ function* snapshots(collection: number, count: number): Generator<{ key: string;
       ts: 1_000_000 + i,
       state: SnapshotState.SNAPSHOT_COMMITTED,
       createdMs: 1_700_000_000_000 + i,
-      definition,
+      definition: bytes,
       metadataKey: paths.snapshotMetadata(collection, id),
       rows: 1_000,
       bytes: 1_000_000,
-      segments: 10,
+      segments: SEGMENTS_EACH,
     });
-    yield { key: keys.snapshot(collection, id), value: SnapshotRecord.encode(record).finish() };
-  }
+    await writeSnapshot(stores.objects, { record, definition, contents: of(FIRST_SEGMENT + i), clusterId: 'bench' });
+    return { key: keys.snapshot(collection, id), value: SnapshotRecord.encode(record).finish() };
+  };
+  for (let at = 0; at < count; at += 50)
+    await putAll(await Promise.all(Array.from({ length: Math.min(50, count - at) }, (_, i) => put(at + i))));
 }
-
-function heap(): number {
-  globalThis.gc?.();
-  const { heapUsed, external, arrayBuffers } = process.memoryUsage();
-  return (heapUsed + external + arrayBuffers) / 2 ** 20;
-}
+const SEGMENTS_EACH = 10;
+const FIRST_SEGMENT = 40_000_000;
 
 async function lists(count: number): Promise<void> {
   const rows: Row[] = [];
   const coordinator = await startCoordinator();
   try {
-    const { collection } = await coordinator.createCollection('many', 1);
-    const empty = heap();
-    await coordinator.putAll(snapshots(collection, count));
+    const { collection, partition } = await coordinator.createCollection('many', 1);
     await coordinator.again();
-    const full = heap();
+    const empty = heapMb();
+    await putSnapshots(coordinator, collection, partition, count);
+    await coordinator.again();
+    const records = heapMb();
+    // Whoever asks which snapshots refer to a segment, or the first collection of garbage, has all of them read.
+    const { snapshots } = await coordinator.upkeep.findSnapshots({ segmentId: FIRST_SEGMENT + 5_000, buildId: 0 }, { timeoutMs: 600_000 });
+    if (snapshots.length !== SEGMENTS_EACH) throw new Error(`${snapshots.length} snapshots refer to a segment that ${SEGMENTS_EACH} have`);
+    const full = heapMb();
     const timed = async (what: string, times: number, call: (i: number) => Promise<unknown>): Promise<void> => {
       const took: number[] = [];
       const cpu: number[] = [];
@@ -207,7 +231,14 @@ async function lists(count: number): Promise<void> {
       });
     };
     const { client } = coordinator;
-    await timed('list, names of all (the Milvus call)', 300, () => client.listSnapshots({ ...LIST, collection: 'many', namesOnly: true }));
+    await timed('list, names of all (the Milvus call)', 300, () =>
+      client.listSnapshots({ ...LIST, collection: 'many', namesOnly: true, bareNames: true }),
+    );
+    const listed = await client.listSnapshots({ ...LIST, collection: 'many', namesOnly: true, bareNames: true });
+    await timed('the same, encoded for the proxy, decoded, encoded for the client', 300, async () => {
+      const { names } = ListSnapshotsResponse.decode(ListSnapshotsResponse.encode(listed).finish());
+      WireList.encode(WireList.fromPartial({ snapshots: names })).finish();
+    });
     await timed('list, first page of 100', 300, () => client.listSnapshots({ ...LIST, collection: 'many', pageSize: 100 }));
     await timed('describe', 2_000, (i) =>
       client.describeSnapshot({ database: '', collection: 'many', name: `nightly_${(i * 7919) % count}`, id: 0 }),
@@ -215,12 +246,23 @@ async function lists(count: number): Promise<void> {
     await timed('pin', 300, (i) =>
       client.pinSnapshot({ snapshot: { database: '', collection: 'many', name: `nightly_${i}`, id: 0 }, ttlSeconds: 0, requestId: '' }),
     );
-    printTable(`${count} snapshots of one collection; memory for them ${round(full - empty)} MB`, rows);
+    const memory = `memory for them ${round(records - empty)} MB, ${round(full - empty)} MB with what each of them refers to`;
+    printTable(`${count} snapshots of ${SEGMENTS_EACH} segments in one collection; ${memory}`, rows);
   } finally {
     await coordinator.stop();
   }
 }
-const LIST = { database: '', collection: '', partition: '', pageSize: 0, pageToken: '', namesOnly: false, all: false, sizes: false };
+const LIST = {
+  database: '',
+  collection: '',
+  partition: '',
+  pageSize: 0,
+  pageToken: '',
+  namesOnly: false,
+  bareNames: false,
+  all: false,
+  sizes: false,
+};
 
 if (only !== 'list') {
   const coordinator = await startCoordinator({ snapshotTimeoutMs: 600_000 });

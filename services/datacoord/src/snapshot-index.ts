@@ -78,6 +78,8 @@ interface OfCollection {
   readonly timeline: Timeline;
   /** PENDING and COMMITTED ones: they hold their name. */
   readonly names: Map<string, SnapshotRecord>;
+  /** Names of the COMMITTED ones, oldest first; made when asked for, forgotten at the next change. */
+  listed: string[] | undefined;
 }
 
 /** Snapshot records by (collection, name), by collection and by time; kept beside the table by id, from the same changes. */
@@ -94,8 +96,9 @@ export class SnapshotIndex {
 
   #take(record: SnapshotRecord): void {
     const known = this.#collections.get(record.collectionId);
-    const of = known ?? { timeline: new Timeline(), names: new Map() };
+    const of = known ?? { timeline: new Timeline(), names: new Map(), listed: undefined };
     if (!known) this.#collections.set(record.collectionId, of);
+    of.listed = undefined;
     of.timeline.put(record);
     this.#all.put(record);
     if (holdsName(record)) of.names.set(record.name, record);
@@ -104,6 +107,7 @@ export class SnapshotIndex {
 
   #forget(record: SnapshotRecord): void {
     const of = this.#collections.get(record.collectionId);
+    if (of) of.listed = undefined;
     of?.timeline.delete(record);
     this.#all.delete(record);
     this.#unsettled.delete(record.id);
@@ -119,6 +123,14 @@ export class SnapshotIndex {
   /** All states, oldest first. */
   of(collectionId: number): readonly SnapshotRecord[] {
     return this.#collections.get(collectionId)?.timeline.records ?? [];
+  }
+
+  /** Names of a collection's COMMITTED ones, oldest first: one array for all who ask, until the next change. */
+  committedNames(collectionId: number): string[] {
+    const of = this.#collections.get(collectionId);
+    if (!of) return [];
+    of.listed ??= of.timeline.records.filter((record) => record.state === SnapshotState.SNAPSHOT_COMMITTED).map((record) => record.name);
+    return of.listed;
   }
 
   /** Of one collection, or of all; oldest first, behind `place`. */

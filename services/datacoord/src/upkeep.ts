@@ -15,6 +15,7 @@ const EVERY: Omit<ListSnapshotsRequest, 'database' | 'collection'> = {
   pageToken: '',
   all: false,
   namesOnly: false,
+  bareNames: false,
   sizes: false,
 };
 

@@ -169,5 +169,6 @@ export const EVERY = {
   pageToken: '',
   all: false,
   namesOnly: false,
+  bareNames: false,
   sizes: false,
 };

@@ -101,6 +101,22 @@ describe('lists', () => {
     await expect(names({ database: 'none' })).rejects.toMatchObject({ codeName: 'DatabaseNotFound' });
   });
 
+  test('the bare names of a collection are those of its committed snapshots, as they are now', async () => {
+    const bare = async (of = 'books') => (await list({ collection: of, namesOnly: true, bareNames: true })).names;
+    expect(await bare()).toEqual([]);
+    await flushed();
+    await create('first');
+    await create('second');
+    expect(await bare()).toEqual(['first', 'second']);
+    await world.client(node).dropSnapshot({ database: '', collection: 'books', name: 'first', id: 0 });
+    await create('third');
+    expect(await bare()).toEqual(['second', 'third']);
+    await make('others');
+    expect(await bare('others')).toEqual([]);
+    await expect(bare('nowhere')).rejects.toMatchObject({ codeName: 'CollectionNotFound' });
+    await expect(bare('')).rejects.toMatchObject({ codeName: 'InvalidParameter' });
+  });
+
   test('by partition they hold the snapshots that have it', async () => {
     await create('before');
     await world.submit(node, { $case: 'createPartition', value: { database: '', collection: 'books', name: 'old', id: 0 } });
@@ -152,6 +168,7 @@ describe('lists', () => {
         const index = new SnapshotIndex();
         const codec = new SnapshotCodec();
         const records = new Map<number, SnapshotRecord>();
+        const listed = () => [1, 2].map((collectionId) => index.committedNames(collectionId));
         for (const { id, to, collectionId } of moves) {
           const before = records.get(id);
           const state = to === undefined ? undefined : SnapshotState[`SNAPSHOT_${to}`];
@@ -169,6 +186,8 @@ describe('lists', () => {
           index.changed(before, after);
           if (after) records.set(id, after);
           else records.delete(id);
+          // Kept until a change: asked for between all of them.
+          expect(listed()).toEqual([1, 2].map((collectionId) => committedOf([...records.values()], collectionId)));
         }
         const all = [...records.values()].sort((a, b) => a.ts - b.ts);
         expect([...index.after(undefined)]).toEqual(all);
@@ -185,6 +204,11 @@ describe('lists', () => {
     );
   });
 });
+
+function committedOf(records: readonly SnapshotRecord[], collectionId: number): string[] {
+  const committed = records.filter((record) => record.collectionId === collectionId && record.state === SnapshotState.SNAPSHOT_COMMITTED);
+  return committed.sort((a, b) => a.ts - b.ts).map((record) => record.name);
+}
 
 describe('when the collection is dropped', () => {
   test('a retained snapshot is listed, described, verified and restored by id, also after a restart, until it is dropped by id', async () => {

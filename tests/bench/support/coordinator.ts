@@ -17,7 +17,7 @@ import { CollectionSchema, DataType } from '@cairn/proto/milvus/schema';
 import { type Client, type Handlers, InProcessNetwork } from '@cairn/rpc';
 import { openStores, type Stores } from '@cairn/stores';
 
-const SCHEMA = CollectionSchema.encode(
+export const SCHEMA = CollectionSchema.encode(
   CollectionSchema.fromPartial({
     name: 'synthetic',
     fields: [

@@ -23,7 +23,7 @@ type SnapshotMethods =
 /** Longest protection from compaction that may be asked for: 7 days. */
 const MAX_PROTECTION_SECONDS = 604_800;
 /** What the Milvus call answers with: names, all at once. */
-const ALL_NAMES = { partition: '', pageSize: 0, pageToken: '', all: false, namesOnly: true, sizes: false } as const;
+const ALL_NAMES = { partition: '', pageSize: 0, pageToken: '', all: false, namesOnly: true, bareNames: true, sizes: false } as const;
 /** The Milvus call names one collection, source or target. */
 const EITHER_SIDE = { sourceDatabase: '', sourceCollection: '', targetDatabase: '', targetCollection: '' } as const;
 /** Longest life of a pin: 30 days. */
@@ -71,10 +71,11 @@ export function snapshotArea({ coordinator, config, runtime }: ProxyParts): Area
     listSnapshots: async (request, context) => {
       requireCollection(request.collectionName, 'ListSnapshots');
       const database = context.database(request.dbName);
-      const { snapshots } = await coordinator.call(context, (leader, options) =>
+      const { names, snapshots } = await coordinator.call(context, (leader, options) =>
         leader.listSnapshots({ ...ALL_NAMES, database, collection: request.collectionName }, options),
       );
-      return { status: OK, snapshots: snapshots.map((snapshot) => snapshot.name) };
+      // A coordinator that is older than `bareNames` fills in `snapshots`.
+      return { status: OK, snapshots: snapshots.length > 0 ? snapshots.map((snapshot) => snapshot.name) : names };
     },
 
     describeSnapshot: async (request, context) => {

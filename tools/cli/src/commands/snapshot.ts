@@ -68,6 +68,7 @@ async function list(session: Session, options: ListOptions): Promise<void> {
       pageToken: options.page,
       all: options.all ?? false,
       namesOnly: false,
+      bareNames: false,
       sizes: options.sizes,
     },
     session.options,
