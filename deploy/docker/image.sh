@@ -45,18 +45,14 @@ base "$cairn"
 libraries "$cairn"
 if [ "$(id -u)" = 0 ]; then
   mkdir -p "$cairn/dev"
-  export NODE_COMPILE_CACHE=/app/.compile-cache
   # 5: packed as it should be, and does not run. Everything else that fails here is the machine's or the registry's.
-  for program in "tools/cli/src/main.ts config show" "deploy/round-trip.ts --warm"; do
-    # shellcheck disable=SC2086
-    chroot "$cairn" /app/bin/node /app/$program > /dev/null || { echo "image.sh: what is in the image does not run: $program" >&2; exit 5; }
-  done
-  unset NODE_COMPILE_CACHE
+  NODE_COMPILE_CACHE=/app/.compile-cache NODE_ENV=production chroot "$cairn" /app/bin/node /app/bundle/warm.js /tmp/warm 65532 >&2 ||
+    { echo "image.sh: what is in the image does not run" >&2; exit 5; }
   chmod -R a+rX "$cairn/app/.compile-cache"
 fi
 "$pack" "$cairn" "docker.io/library/cairn:$tag" "$out/cairn.tar" --user 65532:65532 --workdir /app --port 19530 --port 9090 --port 9091 \
   --env NODE_ENV=production --env NODE_COMPILE_CACHE=/app/.compile-cache --env PATH=/app/bin:/usr/local/bin:/usr/bin:/bin \
-  -- /app/bin/node /app/tools/cli/src/main.ts
+  -- /app/bin/node /app/bundle/main.js
 
 "$root/tools/servers/build.sh" | while read -r name path; do
   base "$work/$name"

@@ -2,23 +2,14 @@
  * The SDK's round trip that `helm test` runs inside the cluster: with the unmodified Milvus Node SDK it makes a collection, writes, searches,
  * takes a snapshot, deletes everything, restores beside it, compares, and drops all it made. Exit code 0 when every answer is exact.
  *
- *   CAIRN_ADDRESS=HOST:PORT node round-trip.ts       --warm: only loads what it and every role import (fills the compile cache at image build)
+ *   CAIRN_ADDRESS=HOST:PORT node round-trip.ts
  */
-import { setFlagsFromString } from 'node:v8';
+import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 
 const ROWS = 300;
 const DIM = 16;
 const RESTORE_MS = 60_000;
 const CALL_MS = 20_000;
-
-if (process.argv.includes('--warm')) {
-  // Compiled code is good only under the flags it was compiled under: those of tools/cli/src/main.ts.
-  setFlagsFromString('--external-memory-accounted-in-global-limit');
-  await import('@cairn/standalone');
-  await Promise.all([import('@cairn/meta/etcd'), import('@cairn/objects/s3'), import('@cairn/wal/jetstream')]);
-  process.exit(0);
-}
-const { DataType, MilvusClient } = await import('@zilliz/milvus2-sdk-node');
 
 const address = process.env['CAIRN_ADDRESS'] ?? '127.0.0.1:19530';
 const collection = `round_trip_${Date.now()}`;

@@ -1,27 +1,48 @@
-/** What the image promises without being built: every file of ours that its programs import is in it. */
-import { execFileSync } from 'node:child_process';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+/** What the image promises, without a builder of images: what is laid out for it runs where nothing else is, and starts without compiling. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, globSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { expect, test } from 'vitest';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 const root = join(import.meta.dirname, '../..');
-const IMPORT = /(?:from|import)\s*\(?\s*['"](\.[^'"]+)['"]|new URL\(['"](\.[^'"]+)['"], import\.meta\.url\)/g;
+const IMAGE_MS = 120_000;
+const work = mkdtempSync(join(tmpdir(), 'cairn-image-'));
+const app = join(work, 'app');
+const cache = join(work, 'cache');
+const env = { PATH: process.env['PATH'] ?? '', NODE_ENV: 'production', NODE_COMPILE_CACHE: cache };
 
-test('every file that a source in the image imports is in the image', () => {
-  const app = mkdtempSync(join(tmpdir(), 'cairn-image-'));
-  try {
-    execFileSync(join(root, 'deploy/docker/assemble.sh'), ['--sources', app]);
-    const files = globSync('**/*.ts', { cwd: app });
-    expect(files).toContain('tools/cli/src/main.ts');
-    const missing = files.flatMap((file) =>
-      [...readFileSync(join(app, file), 'utf8').matchAll(IMPORT)]
-        .map(([, imported = '', loaded = '']) => join(dirname(file), imported || loaded))
-        .filter((target) => !existsSync(join(app, target)))
-        .map((target) => `${file} needs ${target}`),
-    );
-    expect(missing).toEqual([]);
-  } finally {
-    rmSync(app, { recursive: true, force: true });
-  }
+beforeAll(() => {
+  const laidOut = spawnSync(join(root, 'deploy/docker/assemble.sh'), [app], { encoding: 'utf8' });
+  if (laidOut.status !== 0) throw new Error(laidOut.stderr);
+}, IMAGE_MS);
+afterAll(() => rmSync(work, { recursive: true, force: true }));
+
+test('a server of what is in the image, workers included, answers the SDK exactly; what it compiled is kept for the user of the image', {
+  timeout: IMAGE_MS,
+}, () => {
+  const warm = spawnSync(join(app, 'bin/node'), [join(app, 'bundle/warm.js'), join(work, 'data'), '65532'], { env, encoding: 'utf8' });
+  expect(warm.stderr + warm.stdout).toContain('every answer is exact');
+  expect(warm.status).toBe(0);
+  expect(readdirSync(cache).map((name) => name.replace(/.*-/, ''))).toEqual(['65532']);
+
+  // As that user would: nothing is compiled anew.
+  const [directory = ''] = readdirSync(cache);
+  renameSync(join(cache, directory), join(cache, directory.replace(/65532$/, String(process.getuid?.()))));
+  const main = spawnSync(join(app, 'bin/node'), [join(app, 'bundle/main.js'), 'config', 'show'], {
+    env: { ...env, NODE_DEBUG_NATIVE: 'COMPILE_CACHE' },
+    encoding: 'utf8',
+  });
+  expect(main.stdout).toContain('CAIRN_DATA_DIR');
+  const words = main.stderr + main.stdout;
+  expect(words).toContain('was accepted');
+  expect(words).not.toMatch(/was rejected|no such file/);
+});
+
+test('neither sources nor declarations nor other platforms are in it', () => {
+  expect(globSync('**/*.{ts,map,md}', { cwd: app })).toEqual([]);
+  expect(globSync('node_modules/**/prebuilds/*', { cwd: app }).map((path) => path.replace(/.*\//, ''))).toEqual([
+    `linux-${process.arch === 'arm64' ? 'arm64' : 'x64'}`,
+  ]);
+  expect(existsSync(join(app, 'bin/cairn'))).toBe(true);
 });

@@ -73,11 +73,27 @@ async function clientAddress(without?: string): Promise<string> {
   return `${proxy.ip}:19530`;
 }
 
-async function smoke(): Promise<void> {
+/** Whole seconds, as the API counts. */
+async function sayStarts(): Promise<void> {
   for (const role of ROLES) {
     const waits = (await release.pods(role)).map(({ startedMs, readyMs }) => (readyMs - startedMs) / 1000);
     say(`${role}: ready ${waits.join(' and ')} s after its container had started`);
   }
+}
+
+/** Node keeps compiled code by user and by flags, and says nothing when it takes none: that costs a pod a second and more of its start. */
+async function compiledCodeIsTaken(): Promise<void> {
+  const command = `const { stdout, stderr } = require('node:child_process').spawnSync(process.execPath, ['/app/bundle/main.js', 'config', 'show'],
+    { encoding: 'utf8', env: { ...process.env, NODE_DEBUG_NATIVE: 'COMPILE_CACHE' } }); console.log(stdout + stderr)`;
+  const words = await release.kubectl('exec', `deploy/${release.named('proxy')}`, '--', '/app/bin/node', '-e', command);
+  const refused = words.split('\n').find((line) => /was rejected|no such file|Cannot create/.test(line));
+  if (refused !== undefined || !words.includes('was accepted'))
+    throw new Error(`compiled code of the image is not taken: ${refused ?? 'none'}`);
+}
+
+async function smoke(): Promise<void> {
+  await sayStarts();
+  await compiledCodeIsTaken();
   await program('helm', ['-n', release.namespace, 'test', release.name, '--logs']);
   await program(process.execPath, [join(root, 'deploy/docker/round-trip.ts')], { CAIRN_ADDRESS: await release.address() });
 }
@@ -174,6 +190,8 @@ async function life(): Promise<void> {
     },
     () => release.address(),
   );
+  // Their stores were there: the figure of a start.
+  await sayStarts();
 }
 
 interface Figure {

@@ -94,16 +94,7 @@ export class Release {
 
   /** What `cairn status` says, asked inside a proxy. */
   async status(): Promise<{ leader: string; channels: Map<string, string> }> {
-    const text = await this.kubectl(
-      'exec',
-      `deploy/${this.named('proxy')}`,
-      '--',
-      '/app/bin/node',
-      '/app/tools/cli/src/main.ts',
-      '--output',
-      'json',
-      'status',
-    );
+    const text = await this.kubectl('exec', `deploy/${this.named('proxy')}`, '--', 'cairn', '--output', 'json', 'status');
     const { nodes } = JSON.parse(text) as { nodes: string };
     const list = JSON.parse(nodes) as { node: string; leads: boolean; channels: string[] }[];
     const channels = new Map<string, string>();

@@ -32,9 +32,11 @@ export async function openProcess(
   const nodeId = config.node.id || `${role}-${randomId(runtime).slice(0, NODE_ID_LENGTH)}`;
   const logger = createLogger({ level: config.log.level, ...(logMixin ? { mixin: logMixin } : {}) }).child({ role, node: nodeId });
   const { meta, objects, wal, close } = await openStores(config, runtime, logger, signal);
-  await waitFor('metadata store', meta, runtime, logger, signal);
-  await waitFor('write-ahead log', wal, runtime, logger, signal);
-  await waitFor('object store', objects, runtime, logger, signal);
+  await Promise.all([
+    waitFor('metadata store', meta, runtime, logger, signal),
+    waitFor('write-ahead log', wal, runtime, logger, signal),
+    waitFor('object store', objects, runtime, logger, signal),
+  ]);
   for (const problem of await wal.check()) logger.warn({ problem }, 'the write-ahead log is not as durable as it should be');
   return { config, runtime, logger, nodeId, meta, objects, wal, close };
 }
