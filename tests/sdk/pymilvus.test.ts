@@ -7,7 +7,19 @@ import { type Standalone, startStandalone } from '../support/cairn.ts';
 import { PYMILVUS, preparePython } from '../support/python.ts';
 
 const run = promisify(execFile);
-const CHECKS = ['create', 'insert', 'quick', 'search', 'query', 'iterators', 'hybrid', 'upsert_delete', 'snapshot', 'errors'] as const;
+const CHECKS = [
+  'create',
+  'insert',
+  'quick',
+  'search',
+  'query',
+  'iterators',
+  'hybrid',
+  'upsert_delete',
+  'times',
+  'snapshot',
+  'errors',
+] as const;
 const CHECKS_MS = 110_000;
 
 interface Check {

@@ -108,10 +108,31 @@ def hybrid():
 def upsert_delete():
     client.upsert(NAME, [{**rows[3], "title": "changed"}])
     assert client.get(NAME, ids=[3])[0]["title"] == "changed"
-    client.delete(NAME, ids=[4])
-    client.delete(NAME, filter="pages == 20")
+    assert client.delete(NAME, ids=[4])["delete_count"] == 1
+    assert client.delete(NAME, filter="pages == 20")["delete_count"] == ROWS // 50
     left = client.query(NAME, filter="id >= 0", output_fields=["count(*)"])[0]["count(*)"]
     assert left == ROWS - 1 - ROWS // 50, left
+
+
+def times():
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("at", DataType.TIMESTAMPTZ)
+    schema.add_field("dense", DataType.FLOAT_VECTOR, dim=DIM)
+    indexes = client.prepare_index_params()
+    indexes.add_index("dense", index_type="FLAT", metric_type="L2")
+    properties = {"timezone": "Asia/Shanghai"}
+    client.create_collection("times", schema=schema, index_params=indexes, consistency_level="Strong", properties=properties)
+    told = ["2025-01-31 20:00:00", "2025-01-31T20:00:00Z"]
+    client.insert("times", [{"id": i, "at": at, "dense": vector(), "age": {"years": 9 - i}} for i, at in enumerate(told)])
+    shown = [row["at"] for row in client.query("times", filter="id >= 0", output_fields=["at"])]
+    assert shown == ["2025-01-31T20:00:00+08:00", "2025-02-01T04:00:00+08:00"], shown
+    filter = "at + INTERVAL 'P1M' < ISO '2025-03-04T00:00:00'"
+    found = client.query("times", filter=filter, output_fields=["at"], timezone="America/New_York")
+    assert [row["at"] for row in found] == ["2025-01-31T07:00:00-05:00", "2025-01-31T15:00:00-05:00"], found
+    hits = client.search("times", [vector()], limit=2, output_fields=["at"], time_fields="year,day", order_by_fields=[{"field": 'age["years"]', "order": "asc"}])
+    assert [(hit["id"], list(hit["entity"]["at"])) for hit in hits[0]] == [(1, [2025, 1]), (0, [2025, 31])], hits
+    client.drop_collection("times")
 
 
 def snapshot():
@@ -144,7 +165,7 @@ def errors():
 
 
 failed = False
-for check in (create, insert, quick, search, query, iterators, hybrid, upsert_delete, snapshot, errors):
+for check in (create, insert, quick, search, query, iterators, hybrid, upsert_delete, times, snapshot, errors):
     try:
         check()
         print(json.dumps({"check": check.__name__, "ok": True, "detail": ""}), flush=True)

@@ -39,6 +39,9 @@ function visitValue(value: ValueExpr, visit: (column: ColumnRef) => void): void 
       visitValue(value.left, visit);
       visitValue(value.right, visit);
       break;
+    case 'shift':
+      visitValue(value.time, visit);
+      break;
     case 'negate':
     case 'bitNot':
       visitValue(value.value, visit);

@@ -33,6 +33,8 @@ export type ValueExpr =
   | { readonly kind: 'list'; readonly values: readonly ListItem[] }
   | { readonly kind: 'arithmetic'; readonly op: ArithmeticOp; readonly left: ValueExpr; readonly right: ValueExpr }
   | { readonly kind: 'negate' | 'bitNot'; readonly value: ValueExpr }
+  /** A time (µs) so many months and µs later. */
+  | { readonly kind: 'shift'; readonly time: ValueExpr; readonly months: number; readonly micros: bigint }
   | { readonly kind: 'arrayLength'; readonly column: ColumnRef };
 
 export type Expr =

@@ -6,4 +6,5 @@ export * from './json-values.ts';
 export { literalPrefix, needlesOf } from './like-pattern.ts';
 export { type Bounds, doubleBounds, integerBounds, isFloating, isInteger64 } from './number-bounds.ts';
 export * from './parser.ts';
+export { columnReader, type RowReader } from './row-reader.ts';
 export { isLiteral } from './values.ts';

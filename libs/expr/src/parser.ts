@@ -1,5 +1,5 @@
-import { CairnError } from '@cairn/base';
-import type { CollectionSchema, PlainValue } from '@cairn/schema';
+import { asCairnError, CairnError } from '@cairn/base';
+import { type CollectionSchema, type PlainValue, parseTimestamptz, TimeZone } from '@cairn/schema';
 import {
   checkRange,
   checkText,
@@ -15,6 +15,7 @@ import {
 } from './checker.ts';
 import type { ArithmeticOp, ColumnRef, CompareOp, Expr, ListItem, ValueExpr } from './expression.ts';
 import { FieldNames } from './field-names.ts';
+import { type Interval, readInterval, shifted } from './interval.ts';
 import { type Token, tokenize } from './lexer.ts';
 import { ParseProblem, UnsupportedPart } from './parse-problem.ts';
 import { checkRegex } from './regex-safety.ts';
@@ -29,6 +30,12 @@ export interface FilterLimits {
 }
 export const DEFAULT_FILTER_LIMITS: FilterLimits = { depth: 200, listLength: 65_536 };
 
+export interface FilterOptions {
+  readonly limits?: FilterLimits;
+  /** Of times without an offset. */
+  readonly zone?: TimeZone;
+}
+
 export type FilterTemplates = Readonly<Record<string, PlainValue>>;
 
 /**
@@ -40,11 +47,11 @@ export function parseFilter(
   text: string,
   schema: CollectionSchema,
   templates: FilterTemplates = {},
-  limits: FilterLimits = DEFAULT_FILTER_LIMITS,
+  { limits = DEFAULT_FILTER_LIMITS, zone = TimeZone.UTC }: FilterOptions = {},
 ): Expr {
   if (text.trim() === '') return TRUE;
   try {
-    return new FilterParser(tokenize(text), new FieldNames(schema), templates, limits).parse();
+    return new FilterParser(tokenize(text), new FieldNames(schema), templates, limits, zone).parse();
   } catch (problem) {
     const shown = text.length > 500 ? `${text.slice(0, 500)}…` : text;
     if (problem instanceof ParseProblem)
@@ -54,6 +61,19 @@ export function parseFilter(
       );
     if (problem instanceof UnsupportedPart)
       throw new CairnError('NotSupported', `not supported: ${problem.message} in expression: ${shown}`);
+    throw problem;
+  }
+}
+
+/** A field, `field["key"]`, an element of an array, or a key of the dynamic field, alone. InvalidParameter for anything else. */
+export function parseColumn(text: string, schema: CollectionSchema): ColumnRef {
+  const wrong = (why: string): CairnError => new CairnError('InvalidParameter', `${text.slice(0, 500)}: ${why}`);
+  try {
+    return new FilterParser(tokenize(text), new FieldNames(schema), {}, DEFAULT_FILTER_LIMITS, TimeZone.UTC).parseColumn();
+  } catch (problem) {
+    if (problem instanceof ParseProblem) throw wrong(`${problem.message} at position ${problem.position}`);
+    if (problem instanceof UnsupportedPart)
+      throw new CairnError('NotSupported', `not supported: ${problem.message} in ${text.slice(0, 500)}`);
     throw problem;
   }
 }
@@ -79,26 +99,34 @@ const CONTAINS_MODES: Readonly<Record<string, 'one' | 'all' | 'any'>> = {
   array_contains_all: 'all',
   array_contains_any: 'any',
 };
-const UNSUPPORTED = /^(st_.*|text_match|phrase_match|element_filter|match_.*|interval)$/;
+const UNSUPPORTED = /^(st_.*|text_match|phrase_match|element_filter|match_.*)$/;
 
 class FilterParser {
   readonly #tokens: TokenCursor;
   readonly #names: FieldNames;
   readonly #templates: FilterTemplates;
   readonly #limits: FilterLimits;
+  readonly #zone: TimeZone;
   #depth = 0;
 
-  constructor(tokens: readonly Token[], names: FieldNames, templates: FilterTemplates, limits: FilterLimits) {
+  constructor(tokens: readonly Token[], names: FieldNames, templates: FilterTemplates, limits: FilterLimits, zone: TimeZone) {
     this.#tokens = new TokenCursor(tokens);
     this.#names = names;
     this.#templates = templates;
     this.#limits = limits;
+    this.#zone = zone;
   }
 
   parse(): Expr {
     const result = this.#predicate(this.#or());
-    if (this.#tokens.current.kind !== 'end') throw this.#tokens.unexpected();
+    if (!this.#tokens.ended) throw this.#tokens.unexpected();
     return result;
+  }
+
+  parseColumn(): ColumnRef {
+    const { value } = this.#primary();
+    if (value?.kind !== 'column' || !this.#tokens.ended) throw this.#tokens.unexpected();
+    return value;
   }
 
   #predicate(operand: Operand): Expr {
@@ -153,6 +181,11 @@ class FilterParser {
   #binary(ops: readonly ArithmeticOp[], next: () => Operand): Operand {
     let left = next();
     for (let token = this.#tokens.take(...ops); token; token = this.#tokens.take(...ops)) {
+      if ((token.text === '+' || token.text === '-') && this.#tokens.take('interval')) {
+        const value = shifted(this.#value(left), this.#interval(), token.text, token.position);
+        left = { value, position: left.position, depth: this.#deeper(token.position, left) };
+        continue;
+      }
       const right = next();
       const value = makeArithmetic(token.text as ArithmeticOp, this.#value(left), this.#value(right), token.position);
       left = { value, position: left.position, depth: this.#deeper(token.position, left, right) };
@@ -372,6 +405,7 @@ class FilterParser {
         throw new ParseProblem('exists needs a path into JSON', operand.position);
       return { expr: { kind: 'exists', column }, position, depth: 1 };
     }
+    if (token.text === 'interval') throw new ParseProblem('INTERVAL goes after + or - and a Timestamptz field', position);
     if (token.text === 'iso') return { value: this.#isoTime(position), position, depth: 1 };
     if (token.text === 'array_length') {
       this.#tokens.expect('(');
@@ -405,9 +439,22 @@ class FilterParser {
   /** ISO '2025-01-01T00:00:00Z': microseconds since 1970, as Timestamptz columns hold them. */
   #isoTime(position: number): ValueExpr {
     const token = this.#tokens.current;
-    const ms = token.kind === 'string' ? Date.parse(token.value as string) : Number.NaN;
-    if (Number.isNaN(ms)) throw new ParseProblem('ISO needs a time such as "2025-01-01T00:00:00Z"', position);
+    if (token.kind !== 'string') throw new ParseProblem('ISO needs a time such as "2025-01-01T00:00:00Z"', position);
+    try {
+      const value = parseTimestamptz(token.value as string, this.#zone);
+      this.#tokens.next();
+      return { kind: 'literal', value };
+    } catch (error) {
+      throw new ParseProblem(asCairnError(error).message, position);
+    }
+  }
+
+  /** 'P1Y2M3DT4H5M6S' after the word INTERVAL. */
+  #interval(): Interval {
+    const token = this.#tokens.current;
+    const found = token.kind === 'string' ? readInterval(token.value as string) : undefined;
+    if (!found) throw new ParseProblem('INTERVAL needs a duration such as "P1DT12H"', token.position);
     this.#tokens.next();
-    return { kind: 'literal', value: BigInt(ms) * 1000n };
+    return found;
   }
 }

@@ -1,6 +1,7 @@
 import { CairnError } from '@cairn/base';
 import { type BytesColumn, type Column, DataType, type ListColumn } from '@cairn/schema';
 import type { ColumnRef, ListItem, ValueExpr } from './expression.ts';
+import { shiftTime } from './interval.ts';
 import { findJson, type JsonPath, jsonLength, jsonPath, jsonValue } from './json-scan.ts';
 import { calculate } from './values.ts';
 
@@ -19,6 +20,10 @@ export function rowReader(value: ValueExpr, columns: ColumnSource): RowReader {
       return columnReader(value, columns);
     case 'arrayLength':
       return lengthReader(value.column, columns);
+    case 'shift':
+      return numeric(rowReader(value.time, columns), (time) =>
+        typeof time === 'bigint' ? shiftTime(time, value.months, value.micros) : undefined,
+      );
     case 'negate':
       return numeric(rowReader(value.value, columns), (number) => (typeof number === 'bigint' ? BigInt.asIntN(64, -number) : -number));
     case 'bitNot':

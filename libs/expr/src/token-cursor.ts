@@ -31,6 +31,11 @@ export class TokenCursor {
     return this.#tokens[this.#at];
   }
 
+  /** Whether all tokens are read. */
+  get ended(): boolean {
+    return this.current.kind === 'end';
+  }
+
   unexpected(): ParseProblem {
     return new ParseProblem(
       `unexpected ${this.current.kind === 'end' ? 'end of expression' : JSON.stringify(this.current.text)}`,

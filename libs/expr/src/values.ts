@@ -41,6 +41,7 @@ export function familyOf(value: ValueExpr): ValueFamily {
     case 'list':
       return 'list';
     case 'arrayLength':
+    case 'shift':
       return 'int';
     case 'negate':
     case 'bitNot':

@@ -97,6 +97,7 @@ export function columnOf(f: Pick<Field, 'type' | 'elementType'>, cells: readonly
     case DataType.Int32:
       return fixed(Int32Array.from(numbers));
     case DataType.Int64:
+    case DataType.Timestamptz:
       return fixed(BigInt64Array.from(cells.map((cell) => BigInt((cell as bigint) ?? 0))));
     case DataType.Float:
       return fixed(Float32Array.from(numbers));

@@ -150,6 +150,21 @@ function cellOf(value: ValueExpr, row: Row): Value {
       if (typeof inner === 'bigint') return value.kind === 'negate' ? BigInt.asIntN(64, -inner) : ~inner;
       return typeof inner === 'number' && value.kind === 'negate' ? -inner : MISSING;
     }
+    case 'shift': {
+      const time = cellOf(value.time, row);
+      if (typeof time !== 'bigint') return time;
+      const at = new Date(Number(time / 1000n));
+      const moved = Date.UTC(
+        at.getUTCFullYear(),
+        at.getUTCMonth() + value.months,
+        at.getUTCDate(),
+        at.getUTCHours(),
+        at.getUTCMinutes(),
+        at.getUTCSeconds(),
+        at.getUTCMilliseconds(),
+      );
+      return BigInt(moved) * 1000n + (time % 1000n) + value.micros;
+    }
     case 'arithmetic': {
       const [left, right] = [cellOf(value.left, row), cellOf(value.right, row)];
       if (left === NULL || right === NULL) return NULL;

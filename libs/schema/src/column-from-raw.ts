@@ -7,6 +7,7 @@ import { elementField, fixedArray, typeInfo, typeName, vectorBytes } from './fie
 import { defaultColumn, emptyColumn, nullColumn } from './plain-values.ts';
 import type { RawFieldData, RawPayload } from './raw-field-data.ts';
 import { orderSparseRows } from './sparse-rows.ts';
+import { TimeZone } from './time-zone.ts';
 import { parseTimestamptz } from './timestamptz.ts';
 import { DataType, type Field } from './types.ts';
 import { wktProblem } from './wkt.ts';
@@ -23,9 +24,9 @@ function invalid(field: Field, message: string): CairnError {
 /**
  * One field's data of an insert as a column of `rows` rows. Validates types, counts, dimensions, ranges, lengths, NaN, JSON; every error is
  * InvalidParameter with the field, and the row and value where there is one. Null rows of a field with a default get the default.
- * The column may share memory with `raw`.
+ * The column may share memory with `raw`. Texts of times without an offset are of `zone`.
  */
-export function columnFromRaw(field: Field, raw: RawFieldData, rows: number): Column {
+export function columnFromRaw(field: Field, raw: RawFieldData, rows: number, zone = TimeZone.UTC): Column {
   const valid = raw.validData;
   const hasValidity = valid !== undefined && valid.length > 0;
   if (hasValidity && valid.length !== rows) throw invalid(field, `valid_data has ${valid.length} entries for ${rows} rows`);
@@ -39,7 +40,8 @@ export function columnFromRaw(field: Field, raw: RawFieldData, rows: number): Co
       throw invalid(field, `row ${missing} has no value, and the field is not nullable and has no default`);
     }
   }
-  const column = dense(field, payloadColumn(field, raw.payload, values, rows), validity, rows);
+  const payload = timesOf(field, raw.payload, zone);
+  const column = dense(field, payloadColumn(field, payload, values, rows), validity, rows);
   return field.defaultValue !== undefined && validity !== null ? withDefaults(field, column, validity) : column;
 }
 
@@ -114,17 +116,21 @@ function fixedValues(field: Field, payload: RawPayload): FixedValues {
     return payload.values;
   }
   if ((payload.kind === 'timestamptz' || payload.kind === 'long') && type === DataType.Timestamptz) return payload.values;
-  if (payload.kind === 'text' && type === DataType.Timestamptz) {
-    const out = new BigInt64Array(payload.offsets.length - 1);
-    for (let i = 0; i < out.length; i++) {
-      const bytes = payload.data.subarray(payload.offsets[i], payload.offsets[i + 1]);
-      // Null rows of the dense form hold an empty text.
-      if (bytes.byteLength > 0) out[i] = parseTimestamptz(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
-      else if (!field.nullable) throw invalid(field, `row ${i} is an empty text, not a time`);
-    }
-    return out;
-  }
   throw mismatch(field, payload);
+}
+
+/** Texts of a Timestamptz field as µs; any other payload as it is. */
+function timesOf(field: Field, payload: RawPayload, zone: TimeZone): RawPayload {
+  if (payload.kind !== 'text' || field.type !== DataType.Timestamptz) return payload;
+  const values = new BigInt64Array(payload.offsets.length - 1);
+  for (let i = 0; i < values.length; i++) {
+    const bytes = payload.data.subarray(payload.offsets[i], payload.offsets[i + 1]);
+    // Null rows of the dense form hold an empty text.
+    if (bytes.byteLength > 0)
+      values[i] = parseTimestamptz(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'), zone);
+    else if (!field.nullable) throw invalid(field, `row ${i} is an empty text, not a time`);
+  }
+  return { kind: 'timestamptz', values };
 }
 
 function narrowInts(field: Field, values: Int32Array): FixedValues {

@@ -16,6 +16,7 @@ export * from './partial-rows.ts';
 export * from './plain-values.ts';
 export * from './raw-field-data.ts';
 export * from './raw-wire.ts';
+export * from './time-zone.ts';
 export * from './timestamptz.ts';
 export * from './types.ts';
 export * from './wkt.ts';

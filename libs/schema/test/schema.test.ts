@@ -17,8 +17,11 @@ import {
   prepareNewSchema,
   type RawFieldData,
   type RawPayload,
+  readTimeFields,
   schemaToWire,
   selectDynamicKeys,
+  TimeZone,
+  timeFieldsOf,
   valueAt,
 } from '../src/index.ts';
 import { field } from '../src/testing.ts';
@@ -301,5 +304,36 @@ describe('times with zone', () => {
   ])('%s', (text, micros, back) => {
     expect(parseTimestamptz(text)).toBe(micros);
     expect(formatTimestamptz(micros)).toBe(back);
+  });
+
+  it.each([
+    ['Asia/Shanghai', '2025-01-01 08:00:00', '2025-01-01T00:00:00Z', '2025-01-01T08:00:00+08:00'],
+    ['America/New_York', '2025-07-01T12:00:00.25', '2025-07-01T16:00:00.25Z', '2025-07-01T12:00:00.25-04:00'],
+    ['Asia/Kolkata', '1969-12-31T23:59:59', '1969-12-31T18:29:59Z', '1969-12-31T23:59:59+05:30'],
+    // Shown twice: the first; left out: the time after it.
+    ['Europe/Berlin', '2025-10-26T02:30:00', '2025-10-26T00:30:00Z', '2025-10-26T02:30:00+02:00'],
+    ['Europe/Berlin', '2025-03-30T02:30:00', '2025-03-30T01:30:00Z', '2025-03-30T03:30:00+02:00'],
+  ])('in %s, %s', (name, text, utc, shown) => {
+    const zone = TimeZone.of(name);
+    const micros = parseTimestamptz(text, zone);
+    expect(formatTimestamptz(micros)).toBe(utc);
+    expect(formatTimestamptz(micros, zone)).toBe(shown);
+    // An offset of its own counts, whatever the zone.
+    expect(parseTimestamptz(utc, zone)).toBe(micros);
+  });
+
+  it('shows the fields of a time as clocks of the zone do', () => {
+    const micros = parseTimestamptz('2024-12-31T23:05:06.000789Z');
+    const fields = readTimeFields('year, month,day hour minute second microsecond');
+    expect(timeFieldsOf(micros, fields, TimeZone.of('Asia/Tokyo'))).toEqual([2025, 1, 1, 8, 5, 6, 789]);
+    refuses(() => readTimeFields('year, week'), 'InvalidParameter', '"week" is none of year');
+  });
+
+  it.each(['error', '', '+08:00', 'Mars/Olympus'])('"%s" is no zone', (name) =>
+    refuses(() => TimeZone.of(name), 'InvalidParameter', `invalid IANA time zone "${name}"`),
+  );
+
+  it('refuses offsets that no clock has', () => {
+    refuses(() => parseTimestamptz('2025-01-01T00:00:00+15:00'), 'InvalidParameter', 'out of the range [-12:00, +14:00]');
   });
 });

@@ -21,6 +21,7 @@ import type { MutationRequest } from './codec/mutation-request.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, shardsOf } from './proxy-catalog.ts';
 import type { RequestContext } from './request-context.ts';
+import { zoneOf } from './time-zones.ts';
 
 /** Property that lets a sender give keys to a collection with auto ids. */
 const ALLOW_AUTO_ID = 'allow_insert_auto_id';
@@ -100,6 +101,7 @@ export async function prepareRows(
 function decodeColumns(entry: CollectionEntry, fields: readonly RawFieldData[], rows: number): Map<number, Column> {
   const { schema, record } = entry;
   const columns = new Map<number, Column>();
+  const zone = zoneOf(record);
   for (const raw of fields.flatMap((sent) => membersOf(entry, sent))) {
     const dynamic = raw.isDynamic || raw.name === DYNAMIC_FIELD_NAME;
     const field = dynamic ? schema.dynamicField : schema.byName.get(raw.name);
@@ -107,7 +109,7 @@ function decodeColumns(entry: CollectionEntry, fields: readonly RawFieldData[], 
       throw new CairnError('InvalidParameter', `the dynamic field of collection ${record.name} is off, but dynamic keys were sent`);
     if (!field) throw new CairnError('InvalidParameter', `field ${raw.name} does not exist in collection ${record.name}`);
     if (columns.has(field.id)) throw new CairnError('InvalidParameter', `field ${field.name} was sent twice`);
-    const column = columnFromRaw(field, raw, rows);
+    const column = columnFromRaw(field, raw, rows, zone);
     if (field.isDynamic) checkDynamicColumn(schema, column);
     columns.set(field.id, column);
   }

@@ -1,9 +1,23 @@
 import { CairnError, type Runtime, Stretch } from '@cairn/base';
-import { type CollectionSchema, type Column, type ColumnBatch, DataType, type Field, isValid, valueAt } from '@cairn/schema';
+import { type ColumnRef, columnReader, type ListItem, parseColumn } from '@cairn/expr';
+import {
+  type CollectionSchema,
+  type Column,
+  type ColumnBatch,
+  DataType,
+  type Field,
+  isValid,
+  makeBatch,
+  selectDynamicKeys,
+  valueAt,
+} from '@cairn/schema';
+import type { OutputFields } from './output-fields.ts';
 
-/** One field that results are sorted by. */
+/** What results are sorted by: a field, or a path into JSON. */
 export interface OrderTerm {
   readonly field: Field;
+  /** Set for a path into a JSON field or a key of the dynamic one. */
+  readonly path: ColumnRef | undefined;
   readonly descending: boolean;
 }
 
@@ -23,22 +37,49 @@ const ORDERED_TYPES: ReadonlySet<DataType> = new Set<DataType>([
   DataType.VarChar,
 ]);
 
-/** `price:desc,id` as terms; empty: none. InvalidParameter for unknown fields and directions, NotSupported for types without an order here. */
+/** `price:desc,id`, `meta["age"]`, a key of the dynamic field, as terms; empty: none. InvalidParameter for unknown fields and directions, NotSupported for types without an order here. */
 export function readOrderBy(text: string, schema: CollectionSchema): OrderTerm[] {
   if (text.trim() === '') return [];
-  const items = text.split(',');
+  const items = text.match(OUTSIDE_QUOTES.item) ?? [];
   if (items.length > MAX_TERMS)
     throw new CairnError('InvalidParameter', `order_by has ${items.length} fields, at most ${MAX_TERMS} are allowed`);
   return items.map((item) => {
-    const [name = '', direction = 'asc', ...more] = item.split(':').map((part) => part.trim());
+    const [name = '', direction = 'asc', ...more] = (item.match(OUTSIDE_QUOTES.part) ?? []).map((part) => part.trim());
     const wanted = direction.toLowerCase();
     if (more.length > 0 || (wanted !== 'asc' && wanted !== 'desc'))
       throw new CairnError('InvalidParameter', `order_by [${item}] is invalid, it should be field, field:asc or field:desc`);
-    const field = schema.byName.get(name);
-    if (!field) throw new CairnError('InvalidParameter', `order_by field ${name} does not exist in collection ${schema.name}`);
-    if (!ORDERED_TYPES.has(field.type)) throw new CairnError('NotSupported', `not supported: order_by field ${name} of its type`);
-    return { field, descending: wanted === 'desc' };
+    const descending = wanted === 'desc';
+    const plain = schema.byName.get(name);
+    if (plain && ORDERED_TYPES.has(plain.type)) return { field: plain, path: undefined, descending };
+    const isPath = !plain && (name.includes('[') || schema.dynamicField !== undefined);
+    if (!plain && !isPath) throw new CairnError('InvalidParameter', `order_by field ${name} does not exist in collection ${schema.name}`);
+    const path = plain ? undefined : parseColumn(name, schema);
+    const field = path && schema.byId.get(path.fieldId);
+    if (!field || field.type !== DataType.Json || path.path.length === 0)
+      throw new CairnError('NotSupported', `not supported: order_by field ${name} of its type`);
+    return { field, path, descending };
   });
+}
+
+/** Items between commas, parts between colons; neither counts inside of quotes. */
+const OUTSIDE_QUOTES = { item: /(?:[^,"']|"[^"]*"|'[^']*')+/g, part: /(?:[^:"']|"[^"]*"|'[^']*')+/g };
+
+/** Keys of the dynamic field that a read asks for: those of its output, and those that its order needs. None: all. */
+export function keysToRead({ fields, dynamicKeys }: OutputFields, orderBy: readonly OrderTerm[]): string[] {
+  const isWhole = dynamicKeys.length === 0 && fields.some((field) => field.isDynamic);
+  return isWhole ? [] : [...new Set([...dynamicKeys, ...orderKeys(orderBy)])];
+}
+
+const orderKeys = (orderBy: readonly OrderTerm[]): string[] =>
+  orderBy.flatMap(({ field, path }) => (field.isDynamic && path ? [String(path.path[0])] : []));
+
+/** Without the keys of the dynamic field that were read for the order alone. */
+export function withoutOrderKeys(batch: ColumnBatch, { dynamicKeys }: OutputFields, orderBy: readonly OrderTerm[]): ColumnBatch {
+  const dynamic = orderBy.find(({ field }) => field.isDynamic)?.field;
+  const column = dynamic && batch.columns.get(dynamic.id);
+  if (!dynamic || column?.kind !== 'bytes' || dynamicKeys.length === 0) return batch;
+  if (orderKeys(orderBy).every((key) => dynamicKeys.includes(key))) return batch;
+  return makeBatch([...batch.columns, [dynamic.id, selectDynamicKeys(column, dynamicKeys)]]);
 }
 
 /** Rows sorted in one go, and steps of a merge between two looks at the clock. */
@@ -58,10 +99,11 @@ export async function orderedRows(
 ): Promise<Int32Array> {
   const stretch = new Stretch(runtime);
   const keys: SortKeys[] = [];
-  for (const { field, descending } of terms) {
+  for (const { field, path, descending } of terms) {
     const column = batch.columns.get(field.id);
     if (!column) throw new CairnError('Internal', `result has no column of field ${field.name} to order by`);
-    keys.push(await sortKeys(column, start, end, descending ? -1 : 1, stretch));
+    const sign = descending ? -1 : 1;
+    keys.push(path ? await jsonSortKeys(column, path, start, end, sign, stretch) : await sortKeys(column, start, end, sign, stretch));
   }
   const compare = (a: number, b: number): number => {
     for (const { ranks, exact, sign } of keys) {
@@ -157,4 +199,37 @@ function exactOf(column: Column): (a: number, b: number) => number {
     return (a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : 0);
   }
   return same;
+}
+
+/** Of a JSON value: numbers, then texts, then false and true; what has none of these there is larger than all, as null is. */
+async function jsonSortKeys(
+  column: Column,
+  path: ColumnRef,
+  start: number,
+  end: number,
+  sign: number,
+  stretch: Stretch,
+): Promise<SortKeys> {
+  const read = columnReader(path, () => column);
+  const values: (ListItem | undefined)[] = [];
+  for (let row = start; row < end; row++) {
+    values.push(isValid(column.validity, row) ? read(row) : undefined);
+    if (row % STEPS_BETWEEN === 0) await stretch.pause();
+  }
+  const ranks = Float64Array.from(values, rankOfItem);
+  const exact = (a: number, b: number): number => {
+    const [left, right] = [values[a - start], values[b - start]];
+    if (typeof left === 'bigint' && typeof right === 'bigint') return left < right ? -1 : left > right ? 1 : 0;
+    return typeof left === 'string' && typeof right === 'string' ? Buffer.compare(Buffer.from(left), Buffer.from(right)) : 0;
+  };
+  return { ranks, exact, sign };
+}
+
+/** Texts share one rank above all numbers that JSON has. */
+const TEXT_RANK = 1e308;
+
+function rankOfItem(item: ListItem | undefined): number {
+  if (typeof item === 'number' || typeof item === 'bigint') return Math.min(Number(item), TEXT_RANK / 2);
+  if (typeof item === 'string') return TEXT_RANK;
+  return typeof item === 'boolean' ? TEXT_RANK * (item ? 1.2 : 1.1) : Number.POSITIVE_INFINITY;
 }

@@ -11,6 +11,8 @@ import {
   nullColumn,
   type RawFieldData,
   type StructField,
+  type TimeForm,
+  TimeZone,
 } from '@cairn/schema';
 import type { ResultField } from './codec/field-data-encoder.ts';
 
@@ -23,6 +25,8 @@ export interface OutputFields {
   readonly dynamicKeys: readonly string[];
   /** As the reply lists them: names of fields and dynamic keys, each once. */
   readonly names: readonly string[];
+  /** How Timestamptz values are shown. */
+  readonly times: TimeForm;
 }
 
 /**
@@ -30,7 +34,11 @@ export interface OutputFields {
  * the dynamic field where there is one. A struct is all its members, `struct[member]` one of them; they come back together under the struct's name.
  * Paths into JSON fields are not results.
  */
-export function resolveOutputFields(schema: CollectionSchema, requested: readonly string[]): OutputFields {
+export function resolveOutputFields(
+  schema: CollectionSchema,
+  requested: readonly string[],
+  times: TimeForm = { zone: TimeZone.UTC },
+): OutputFields {
   const fields = new Map<number, Field>();
   const names = new Set<string>();
   const dynamicKeys = new Set<string>();
@@ -69,7 +77,7 @@ export function resolveOutputFields(schema: CollectionSchema, requested: readonl
         `field ${name} not exist: it is no field of collection ${schema.name}, whose dynamic field is off`,
       );
   }
-  return { fields: [...fields.values()], structs: schema.structs, dynamicKeys: allKeys ? [] : [...dynamicKeys], names: [...names] };
+  return { fields: [...fields.values()], structs: schema.structs, dynamicKeys: allKeys ? [] : [...dynamicKeys], names: [...names], times };
 }
 
 /** `$meta["key"]` and `key` are the same. */
@@ -86,7 +94,7 @@ export function resultFields(output: OutputFields, columns: ColumnBatch): Result
   const results: ResultField[] = [];
   const members = new Map<StructField, RawFieldData[]>();
   for (const field of output.fields) {
-    const result = resultField(field, columns.columns.get(field.id) ?? nullColumn(field, columns.length));
+    const result = resultField(field, columns.columns.get(field.id) ?? nullColumn(field, columns.length), output.times);
     const struct = output.structs.find(({ memberIds }) => memberIds.includes(field.id));
     if (!struct) {
       results.push(result);
@@ -108,7 +116,7 @@ export function resultFields(output: OutputFields, columns: ColumnBatch): Result
   return results;
 }
 
-export function resultField(field: Field, column: Column): ResultField {
-  const raw = columnToRaw(field, column);
+export function resultField(field: Field, column: Column, times: TimeForm): ResultField {
+  const raw = columnToRaw(field, column, times);
   return { fieldId: field.id, raw: field.isDynamic ? { ...raw, name: DYNAMIC_FIELD_NAME, isDynamic: true } : raw };
 }

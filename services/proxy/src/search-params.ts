@@ -18,6 +18,10 @@ export interface SearchParams {
   readonly strictGroupSize: boolean;
   /** `field:asc` or `field:desc` with commas between; empty: by score. */
   readonly orderBy: string;
+  /** Of times in the result; empty: the collection's. */
+  readonly timezone: string;
+  /** Fields that times are shown as; empty: as texts. */
+  readonly timeFields: string;
   /** Set when the search is a page of an iterator. */
   readonly iterator: IteratorPage | undefined;
   /** Parameters of the index (ef, nprobe, radius, range_filter, …). */
@@ -51,6 +55,7 @@ const CONTROL_KEYS = new Set([
   'guarantee_timestamp',
   'consistency_level',
   'timezone',
+  'time_fields',
   'order_by_fields',
   'order_by',
 ]);
@@ -98,6 +103,8 @@ export function readSearchParams(pairs: readonly KeyValuePair[], limits: SearchL
     groupSize: Math.max(1, integer('group_size', values.get('group_size') ?? '1')),
     strictGroupSize: flag(values.get('strict_group_size')),
     orderBy: orderByOf(values),
+    timezone: values.get('timezone') ?? '',
+    timeFields: values.get('time_fields') ?? '',
     iterator: flag(values.get('search_iter_v2')) ? readIterator(values, limit) : undefined,
     index,
   };
@@ -122,6 +129,8 @@ export interface QueryParams {
   readonly ignoreGrowing: boolean;
   /** As in a search; empty: by primary key. */
   readonly orderBy: string;
+  readonly timezone: string;
+  readonly timeFields: string;
   /** A page of an iterator: with a guarantee timestamp it reads exactly at that. */
   readonly iterator: boolean;
 }
@@ -151,6 +160,8 @@ export function readQueryParams(pairs: readonly KeyValuePair[], limits: SearchLi
     offset,
     ignoreGrowing: flag(values.get('ignore_growing')),
     orderBy: orderByOf(values),
+    timezone: values.get('timezone') ?? '',
+    timeFields: values.get('time_fields') ?? '',
     iterator: flag(values.get('iterator')),
   };
 }

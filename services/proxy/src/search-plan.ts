@@ -8,7 +8,7 @@ import { readSearchPlan } from '@cairn/query';
 import type { Field } from '@cairn/schema';
 import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
 import { type Decay, readDecay } from './function-score.ts';
-import { type OrderTerm, readOrderBy } from './order-by.ts';
+import { keysToRead, type OrderTerm, readOrderBy } from './order-by.ts';
 import { type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
@@ -17,6 +17,7 @@ import { rangeOfPage } from './search-iterator.ts';
 import { readSearchParams, type SearchParams } from './search-params.ts';
 import { SearchShapes } from './search-shapes.ts';
 import { templateValues } from './templates.ts';
+import { timeForm } from './time-zones.ts';
 
 /** A search as one field, one metric, one filter; what the shards run and how their parts are put together. */
 export interface PlannedSearch {
@@ -106,8 +107,9 @@ async function readShape(parts: ProxyParts, entry: CollectionEntry, input: Searc
   const params = readSearchParams(input.searchParams, limits);
   const field = searchedField(entry, params.annsField);
   const metric = await metricFor(parts, entry, field, params.metric);
-  const expr: Expr = parseFilter(input.filter, schema, templateValues(input.templates));
-  const output = resolveOutputFields(schema, input.outputFields);
+  const times = timeForm(entry.record, params);
+  const expr: Expr = parseFilter(input.filter, schema, templateValues(input.templates), { zone: times.zone });
+  const output = resolveOutputFields(schema, input.outputFields, times);
   const groupBy = params.groupByField === '' ? undefined : fieldNamed(schema, params.groupByField);
   if (groupBy && params.offset > 0 && params.groupSize > 1)
     throw new CairnError('NotSupported', 'not supported: offset together with group_size above 1');
@@ -123,7 +125,7 @@ async function readShape(parts: ProxyParts, entry: CollectionEntry, input: Searc
     topK: iterator ? Math.min(iterator.batchSize + 1, limits.maxTopK) : params.limit + params.offset,
     filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
     outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((column) => column.id))],
-    dynamicKeys: [...output.dynamicKeys],
+    dynamicKeys: keysToRead(output, orderBy),
     params: JSON.stringify({ ...params.index, ...range }),
     groupByFieldId: groupBy?.id ?? 0,
     groupSize: groupBy ? params.groupSize : 0,

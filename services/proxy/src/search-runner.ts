@@ -3,7 +3,7 @@ import { deserializeExpr, type Expr, parseFilter, serializeExpr } from '@cairn/e
 import { decodeSearchResult, MAX_TOP_K, mergeHits, type SearchHits } from '@cairn/query';
 import { DataType, type Field, isNull, makeBatch, type PlainValue, takeBatch, valueAt } from '@cairn/schema';
 import { decayed } from './function-score.ts';
-import { type OrderTerm, orderedRows } from './order-by.ts';
+import { orderedRows, withoutOrderKeys } from './order-by.ts';
 import type { ProxyParts } from './parts.ts';
 import { checkResultBytes } from './read-scope.ts';
 import type { RequestContext } from './request-context.ts';
@@ -94,12 +94,12 @@ async function searchOnce(parts: ProxyParts, context: RequestContext, search: Pl
   // What one owner answers is merged already, unless it was asked for more groups than a query has.
   const merged = shards.length === 1 && search.mergedGroups === undefined ? only : mergeHits(shards, options);
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  const hits = search.decay ? decayed(merged, search.decay, plan.metric) : await ordered(merged, search.orderBy, parts.runtime);
+  const hits = search.decay ? decayed(merged, search.decay, plan.metric) : await ordered(merged, search, parts.runtime);
   return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };
 }
 
 /** The best hits of each query, in the order of their fields instead of their scores. */
-async function ordered(hits: SearchHits, orderBy: readonly OrderTerm[], runtime: Runtime): Promise<SearchHits> {
+async function ordered(hits: SearchHits, { orderBy, output }: PlannedSearch, runtime: Runtime): Promise<SearchHits> {
   if (orderBy.length === 0 || hits.columns.columns.size === 0) return hits;
   const rows = new Int32Array(hits.columns.length);
   let start = 0;
@@ -107,7 +107,8 @@ async function ordered(hits: SearchHits, orderBy: readonly OrderTerm[], runtime:
     rows.set(await orderedRows(hits.columns, orderBy, start, start + count, runtime), start);
     start += count;
   }
-  return { ...hits, columns: takeBatch(hits.columns, rows), scores: Float32Array.from(rows, (row) => hits.scores[row]) };
+  const columns = withoutOrderKeys(takeBatch(hits.columns, rows), output, orderBy);
+  return { ...hits, columns, scores: Float32Array.from(rows, (row) => hits.scores[row]) };
 }
 
 /** Drops the first `offset` hits of each query. */

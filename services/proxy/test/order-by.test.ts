@@ -1,7 +1,8 @@
 import { CairnError, type Runtime, SystemRuntime } from '@cairn/base';
-import { columnFromValues, makeBatch, type PlainValue, schemaFromWire } from '@cairn/schema';
+import { type Column, columnFromValues, makeBatch, type PlainValue, schemaFromWire, valueAt } from '@cairn/schema';
 import { expect, test } from 'vitest';
-import { orderedRows, readOrderBy } from '../src/order-by.ts';
+import { keysToRead, orderedRows, readOrderBy, withoutOrderKeys } from '../src/order-by.ts';
+import { resolveOutputFields } from '../src/output-fields.ts';
 import { sampleSchema } from './sample-schema.ts';
 
 const runtime = new SystemRuntime();
@@ -29,9 +30,54 @@ test('null is larger than every value', async () => {
   expect([...(await orderedRows(rows, readOrderBy('title:DESC', schema), 0, 3, runtime))]).toEqual([0, 1, 2]);
 });
 
+test('a key of the dynamic field orders too: numbers, texts, false, true, then what is not there', async () => {
+  const meta = schema.dynamicField;
+  if (!meta) throw new CairnError('Internal', 'no dynamic field');
+  const texts = [
+    '{"a":"x"}',
+    '{"a":true}',
+    '{}',
+    '{"a":2.5}',
+    '{"a":9007199254740993}',
+    '{"a":9007199254740992}',
+    '{"a":[1]}',
+    '{"a":"b","b":1}',
+  ];
+  const rows = makeBatch([
+    [
+      meta.id,
+      columnFromValues(
+        meta,
+        texts.map((text) => Buffer.from(text)),
+      ),
+    ],
+  ]);
+  const sorted = async (order: string): Promise<number[]> => [
+    ...(await orderedRows(rows, readOrderBy(order, schema), 0, texts.length, runtime)),
+  ];
+  const expected = [3, 5, 4, 7, 0, 1, 2, 6];
+  expect(await sorted('a')).toEqual(expected);
+  expect(await sorted('$meta["a"]:asc')).toEqual(expected);
+  expect(await sorted('a:desc')).toEqual([2, 6, 1, 0, 7, 4, 5, 3]);
+  expect(await sorted('$meta["b"],$meta["a"]:desc')).toEqual([7, 2, 6, 1, 0, 4, 5, 3]);
+});
+
+test('what was read for the order alone is not answered', () => {
+  const meta = schema.dynamicField;
+  if (!meta) throw new CairnError('Internal', 'no dynamic field');
+  const rows = makeBatch([[meta.id, columnFromValues(meta, [Buffer.from('{"a":1,"b":2}')])]]);
+  const order = readOrderBy('b', schema);
+  const some = resolveOutputFields(schema, ['a']);
+  expect(keysToRead(some, order)).toEqual(['a', 'b']);
+  expect(valueAt(withoutOrderKeys(rows, some, order).columns.get(meta.id) as Column, 0)).toEqual(new Uint8Array(Buffer.from('{"a":1}')));
+  expect(keysToRead(resolveOutputFields(schema, ['*']), order)).toEqual([]);
+  expect(keysToRead(resolveOutputFields(schema, ['title']), order)).toEqual(['b']);
+});
+
 test('what is no order is refused by name', () => {
   expect(readOrderBy('', schema)).toEqual([]);
-  expect(() => readOrderBy('nothing', schema)).toThrow('order_by field nothing does not exist');
+  expect(() => readOrderBy('nothing', { ...schema, dynamicField: undefined })).toThrow('order_by field nothing does not exist');
+  expect(() => readOrderBy('title["a"]', schema)).toThrow('neither JSON nor an array');
   expect(() => readOrderBy('id:up', schema)).toThrow('order_by [id:up] is invalid');
   expect(() => readOrderBy('embedding', schema)).toThrow('not supported: order_by field embedding');
   expect(() => readOrderBy('id,'.repeat(9), schema)).toThrow('at most 8');

@@ -194,6 +194,8 @@ describe('search parameters', () => {
       offset: 2,
       ignoreGrowing: false,
       orderBy: '',
+      timezone: '',
+      timeFields: '',
       iterator: true,
     });
     expect(readQueryParams(pairs({ order_by_fields: 'price:desc,id' }), limits).orderBy).toBe('price:desc,id');

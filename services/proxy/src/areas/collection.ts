@@ -11,6 +11,7 @@ import type { ProxyParts } from '../parts.ts';
 import { type CollectionEntry, shardsOf } from '../proxy-catalog.ts';
 import type { RequestContext } from '../request-context.ts';
 import { OK } from '../status.ts';
+import { checkTimeZone, TIMEZONE } from '../time-zones.ts';
 import { deleteMatching } from './data.ts';
 import { toPairs, toProperties, utcMs, wireTimestamp } from './wire-forms.ts';
 
@@ -67,16 +68,17 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
       for (const { key, value } of request.properties) properties.set(key, value);
       const database = await catalog.retrySynced(() => catalog.database(context.database(request.dbName)));
       // A collection tells its time zone always: its database's, or UTC.
-      if (!properties.has('timezone'))
-        properties.set('timezone', database.properties.find(({ key }) => key === 'timezone')?.value ?? 'UTC');
-      checkTtl([...properties].map(([key, value]) => ({ key, value })));
+      if (!properties.has(TIMEZONE)) properties.set(TIMEZONE, database.properties.find(({ key }) => key === TIMEZONE)?.value ?? 'UTC');
+      const pairs = [...properties].map(([key, value]) => ({ key, value }));
+      checkTtl(pairs);
+      checkTimeZone(pairs);
       const collection = CollectionRecord.fromPartial({
         name: request.collectionName,
         schema: encodeSchema({ ...schema, properties: {} }),
         // How many; DataCoord puts them on channels.
         shards: Array.from({ length: shardsNum }, (_, index) => ({ index, vchannel: '', channel: '' })),
         consistencyLevel: request.consistencyLevel,
-        properties: [...properties].map(([key, value]) => ({ key, value })),
+        properties: pairs,
         numPartitions,
       });
       return submit(context, {
@@ -166,6 +168,7 @@ export function collectionArea(parts: ProxyParts): Area<CollectionMethods> {
         request.collectionName || (await catalog.retrySynced(() => catalog.byId(database, Number(request.collectionID)))).record.name;
       const properties = toProperties(request.properties);
       checkTtl(properties);
+      checkTimeZone(properties);
       return submit(context, { $case: 'alterCollection', value: { database, name, properties, deleteKeys: request.deleteKeys } });
     },
 

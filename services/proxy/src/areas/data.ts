@@ -24,6 +24,7 @@ import {
 import { writeToShards } from '../shard-writer.ts';
 import { notSupported, OK } from '../status.ts';
 import { templateValues } from '../templates.ts';
+import { zoneOf } from '../time-zones.ts';
 import { wireTimestamp } from './wire-forms.ts';
 
 type DataMethods = 'insert' | 'upsert' | 'delete';
@@ -68,7 +69,7 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
       parts.quota.write(entry, 'delete', request.expr.length);
       const partition =
         request.partitionName === '' ? undefined : await catalog.retrySynced(() => catalog.partition(entry, request.partitionName));
-      const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues));
+      const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues), { zone: zoneOf(entry.record) });
       if (expr.kind === 'true') throw new CairnError('InvalidParameter', `delete plan can't be empty or always true : ${request.expr}`);
       const keys = keysOf(expr, entry.schema.primaryKey);
       const deleted = keys
@@ -76,8 +77,9 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
         : await deleteMatching(parts, context, entry, expr, partition);
       return {
         status: OK,
-        IDs: idsOf(entry.schema.primaryKey, deleted.keys),
-        succIndex: Array.from({ length: deleted.count }, (_, row) => row),
+        // As Milvus does since 2.3.2: pymilvus takes an answer with keys for one of an older server, and then gives its caller a list instead of a count.
+        IDs: { idField: undefined },
+        succIndex: [],
         errIndex: [],
         acknowledged: true,
         insertCnt: 0n,
@@ -90,7 +92,6 @@ export function dataArea(parts: ProxyParts): Area<DataMethods> {
 }
 
 interface Deleted {
-  readonly keys: Column;
   readonly count: number;
   readonly ts: number;
 }
@@ -103,10 +104,10 @@ async function deleteKeys(
   keys: Column,
   partition: PartitionRecord | undefined,
 ): Promise<Deleted> {
-  if (keys.length === 0) return { keys, count: 0, ts: await parts.readTimestamps.now() };
+  if (keys.length === 0) return { count: 0, ts: await parts.readTimestamps.now() };
   const writes = routeDeletes(entry, keys);
   const ts = await writeToShards(parts, context, entry, writes.values(), { partitionId: partition?.id ?? 0 });
-  return { keys, count: keys.length, ts };
+  return { count: keys.length, ts };
 }
 
 /**
@@ -148,10 +149,9 @@ export async function deleteMatching(
   );
   const keys = found.flat();
   const count = keys.reduce((sum, column) => sum + column.length, 0);
-  if (count === 0) return { keys: emptyKeys(primaryKey), count, ts: await parts.readTimestamps.now() };
+  if (count === 0) return { count, ts: await parts.readTimestamps.now() };
   const ts = await writeToShards(parts, context, entry, writes.values(), { readTs, partitionId: partition?.id ?? 0 });
-  // Milvus answers no ids for a delete by filter.
-  return { keys: emptyKeys(primaryKey), count, ts };
+  return { count, ts };
 }
 
 /** InvalidParameter when an operation names a field that was not sent or is no array. */

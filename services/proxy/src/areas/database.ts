@@ -3,6 +3,7 @@ import type { Area } from '../milvus-methods.ts';
 import type { ProxyParts } from '../parts.ts';
 import type { RequestContext } from '../request-context.ts';
 import { OK } from '../status.ts';
+import { checkTimeZone } from '../time-zones.ts';
 import { toPairs, toProperties, wireTimestamp } from './wire-forms.ts';
 
 type DatabaseMethods = 'createDatabase' | 'dropDatabase' | 'listDatabases' | 'alterDatabase' | 'describeDatabase';
@@ -15,11 +16,11 @@ export function databaseArea({ catalog, coordinator }: ProxyParts): Area<Databas
     return OK;
   };
   return {
-    createDatabase: (request, context) =>
-      submit(context, {
-        $case: 'createDatabase',
-        value: { name: request.dbName, id: 0, properties: toProperties(request.properties) },
-      }),
+    createDatabase: async (request, context) => {
+      const properties = toProperties(request.properties);
+      checkTimeZone(properties);
+      return submit(context, { $case: 'createDatabase', value: { name: request.dbName, id: 0, properties } });
+    },
 
     dropDatabase: (request, context) => submit(context, { $case: 'dropDatabase', value: { name: request.dbName } }),
 
@@ -34,11 +35,12 @@ export function databaseArea({ catalog, coordinator }: ProxyParts): Area<Databas
       };
     },
 
-    alterDatabase: (request, context) =>
-      submit(context, {
-        $case: 'alterDatabase',
-        value: { name: context.database(request.dbName), properties: toProperties(request.properties), deleteKeys: request.deleteKeys },
-      }),
+    alterDatabase: async (request, context) => {
+      const properties = toProperties(request.properties);
+      checkTimeZone(properties);
+      const name = context.database(request.dbName);
+      return submit(context, { $case: 'alterDatabase', value: { name, properties, deleteKeys: request.deleteKeys } });
+    },
 
     describeDatabase: async (request, context) => {
       await catalog.sync();

@@ -10,7 +10,7 @@ import { readRankFunction } from '../function-score.ts';
 import { guaranteeOf } from '../guarantee.ts';
 import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
-import { MAX_ORDERED_ROWS, type OrderTerm, orderedRows, readOrderBy } from '../order-by.ts';
+import { keysToRead, MAX_ORDERED_ROWS, type OrderTerm, orderedRows, readOrderBy, withoutOrderKeys } from '../order-by.ts';
 import { resolveOutputFields, resultField, resultFields } from '../output-fields.ts';
 import type { ProxyParts } from '../parts.ts';
 import type { CollectionEntry } from '../proxy-catalog.ts';
@@ -21,6 +21,7 @@ import { type PlannedSearch, planSearch, type SearchInput } from '../search-plan
 import { rounded, runIteratorPage, runSearch, type SearchOutcome } from '../search-runner.ts';
 import { notSupported, OK } from '../status.ts';
 import { templateValues } from '../templates.ts';
+import { timeForm } from '../time-zones.ts';
 import { vectorsOfKeys } from '../vectors-of-keys.ts';
 import { partitionIds } from './partition.ts';
 import { wireTimestamp } from './wire-forms.ts';
@@ -154,8 +155,9 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       if (counting && limit !== undefined) throw new CairnError('InvalidParameter', 'count entities with pagination is not allowed');
       if (!counting && request.expr.trim() === '' && limit === undefined)
         throw new CairnError('InvalidParameter', 'empty expression should be used with limit');
-      const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues));
-      const output = resolveOutputFields(entry.schema, counting ? [] : [primaryKey.name, ...request.outputFields]);
+      const times = timeForm(entry.record, params);
+      const expr = parseFilter(request.expr, entry.schema, templateValues(request.exprTemplateValues), { zone: times.zone });
+      const output = resolveOutputFields(entry.schema, counting ? [] : [primaryKey.name, ...request.outputFields], times);
       const orderBy = counting ? [] : readOrderBy(params.orderBy, entry.schema);
       if (orderBy.length > 0 && iterator) throw notSupported('order_by together with a query iterator');
       await requireLoadedFor(parts, entry, ids);
@@ -164,7 +166,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const plan = {
         filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
         outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((field) => field.id))],
-        dynamicKeys: [...output.dynamicKeys],
+        dynamicKeys: keysToRead(output, orderBy),
         limit: orderBy.length > 0 ? MAX_ORDERED_ROWS + 1 : limit === undefined ? 0 : limit + offset,
         countOnly: counting,
         ordered: true,
@@ -189,7 +191,8 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
         return { ...reply, fields: [countField(results.reduce((sum, result) => sum + result.count, 0))], outputFields: [COUNT] };
       const { columns: merged } = await mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit, parts.runtime);
       const wanted = limit === undefined ? undefined : limit + offset;
-      const columns = orderBy.length > 0 ? await orderedPage(merged, orderBy, wanted, parts.runtime) : merged;
+      const columns =
+        orderBy.length > 0 ? withoutOrderKeys(await orderedPage(merged, orderBy, wanted, parts.runtime), output, orderBy) : merged;
       const page = offset === 0 ? columns : sliceBatch(columns, Math.min(offset, columns.length), columns.length);
       return { ...reply, fields: resultFields(output, page), outputFields: output.names } satisfies QueryReply;
     },
@@ -239,7 +242,7 @@ export function searchReply(
       outputFields: output.names,
       primaryFieldName: primaryKey.name,
       searchedRows: hits.searchedRows,
-      groupBy: groupBy && groups ? resultField(groupBy, groups) : undefined,
+      groupBy: groupBy && groups ? resultField(groupBy, groups, output.times) : undefined,
       iterator,
     },
   };
