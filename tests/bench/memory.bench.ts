@@ -1,10 +1,10 @@
 /**
  * What loaded rows cost: inserts rows of 128 dimensions, waits until all are flushed and in HNSW graphs, starts the server again, and measures the load (until
  * a Strong search is answered) and its memory before, after the load and after searches. Raw bytes are those of the vectors.
- * With a folder that an earlier run was ended in, the rows in it are used.
+ * With a folder, the rows of an earlier run in it are used; what is in it stays.
  *   node tests/bench/memory.bench.ts [rows] [folder]
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
@@ -21,14 +21,14 @@ const DIM = 128;
 const BATCH = 2000;
 const ROUND = 100_000;
 const COLLECTION = 'memory';
-const kept = process.argv[3];
-const dir = kept ?? mkdtempSync(join(tmpdir(), 'cairn-memory-'));
+const dir = process.argv[3] ?? mkdtempSync(join(tmpdir(), 'cairn-memory-'));
+const kept = existsSync(join(dir, 'data'));
 
-/** Megabytes of a process: its own (heap, buffers), and pages of mapped files that are in memory now. */
+/** Megabytes of a process: its own (heap, buffers), and pages of mapped files that are in memory now. A page that several threads have mapped is one page. */
 function memoryOf(server: Standalone): { own: number; mapped: number } {
-  const status = readFileSync(`/proc/${server.process.pid}/status`, 'utf8');
-  const of = (name: string): number => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)?.[1] ?? 0) / 1024;
-  return { own: of('RssAnon') + of('RssShmem'), mapped: of('RssFile') };
+  const pages = readFileSync(`/proc/${server.process.pid}/smaps_rollup`, 'utf8');
+  const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(pages)?.[1] ?? 0) / 1024;
+  return { own: of('Pss_Anon') + of('Pss_Shmem'), mapped: of('Pss_File') };
 }
 
 const raw = (rows * DIM * 4) / 2 ** 20;
@@ -66,7 +66,8 @@ try {
   await release.releaseCollection({ collection_name: COLLECTION });
   await release.closeConnection();
   await server.stop();
-  server = await startStandalone({ dataDir: join(dir, 'data') });
+  // Compaction would have its own memory in the middle of this.
+  server = await startStandalone({ dataDir: join(dir, 'data'), settings: { 'compaction.enabled': 'false' } });
   note('started again, nothing loaded', server);
 
   const client = new MilvusClient({ address: server.address, timeout: 300_000 });
@@ -88,5 +89,5 @@ try {
   printTable(`memory: ${rows} × ${DIM}, ${round(raw, 0)} MB of vectors`, table);
 } finally {
   await server.stop();
-  if (!kept) rmSync(dir, { recursive: true, force: true });
+  if (process.argv[3] === undefined) rmSync(dir, { recursive: true, force: true });
 }

@@ -111,7 +111,11 @@ export const settings = {
     workers: integer(0, 'worker threads for vector work; 0: as many as cores', 0, 1024),
     buildConcurrency: integer(1, 'index builds of a datanode at once', 1, 64),
     cacheBytes: bytes(2048 * MiB, 'disk kept for downloaded segment files', 16 * MiB),
-    vectorBytes: bytes(0, 'vectors of indexed segments kept in memory by a datanode; the rest is read row by row; 0: half of its memory'),
+    vectorBytes: bytes(
+      64 * MiB,
+      'vectors of indexed segments kept in memory by a datanode; hits in others are scored out of their files',
+      0,
+    ),
   },
   limits: {
     maxTopK: integer(16_384, 'limit + offset of a search or query', 1),

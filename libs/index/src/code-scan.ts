@@ -1,12 +1,11 @@
 import { type Bitmap, bitAt, countBits, rowsOfBits } from '@cairn/base';
-import type { VectorColumn } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
 import { eligibleRows } from './exact-search.ts';
 import { codeQueries, codeRows, leastRescored, Nearness, unitsOf } from './graph-codes.ts';
 import { type Metric, metricOf } from './metric.ts';
 import { scansInPlace } from './search-cost.ts';
-import type { ExactTask, GraphCodes, IndexHits } from './search-types.ts';
+import type { DenseVectors, ExactTask, GraphCodes, IndexHits } from './search-types.ts';
 import { type NativeVectors, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
 
@@ -21,7 +20,7 @@ const CODED_ROWS = 4_096;
 const KEPT = 2;
 
 /** int8 codes of all rows of a column in shared memory. Takes a few ns a component: work for a worker. */
-export function codeColumn(vectors: VectorColumn, codes: GraphCodes): CodeColumn {
+export function codeColumn(vectors: DenseVectors, codes: GraphCodes): CodeColumn {
   const { dim, length } = vectors;
   const out = new Int8Array(new SharedArrayBuffer(length * dim));
   for (let from = 0; from < length; from += CODED_ROWS) {
@@ -34,7 +33,7 @@ export function codeColumn(vectors: VectorColumn, codes: GraphCodes): CodeColumn
 }
 
 export interface CodeScanTask extends Omit<ExactTask, 'range'> {
-  readonly vectors: VectorColumn;
+  readonly vectors: DenseVectors;
   readonly codes: GraphCodes;
   readonly column: CodeColumn;
 }

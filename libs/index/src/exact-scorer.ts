@@ -1,10 +1,11 @@
-import { DataType, type VectorColumn } from '@cairn/schema';
+import { DataType } from '@cairn/schema';
 import type { Metric } from './metric.ts';
-import { writeFloats } from './vector-floats.ts';
+import type { DenseVectors } from './search-types.ts';
+import { readFloats, writeFloats } from './vector-floats.ts';
 
 /** Distances of single rows of a column to one query, as the metric defines them: 1 - similarity for COSINE and IP. */
 export class ExactScorer {
-  readonly #column: VectorColumn;
+  readonly #column: DenseVectors;
   readonly #metric: Metric;
   /** All rows, where they can be read in place. */
   readonly #floats: Float32Array | undefined;
@@ -12,12 +13,12 @@ export class ExactScorer {
   #query: Float32Array = new Float32Array(0);
   #norm = 0;
 
-  constructor(column: VectorColumn, metric: Metric) {
+  constructor(column: DenseVectors, metric: Metric) {
     this.#column = column;
     this.#metric = metric;
-    const { data, dim, length, type } = column;
-    const inPlace = type === DataType.FloatVector && data.byteOffset % 4 === 0;
-    this.#floats = inPlace ? new Float32Array(data.buffer, data.byteOffset, length * dim) : undefined;
+    const { dim, length, type } = column;
+    const inPlace = column.kind === 'vector' && type === DataType.FloatVector && column.data.byteOffset % 4 === 0;
+    this.#floats = inPlace ? new Float32Array(column.data.buffer, column.data.byteOffset, length * dim) : undefined;
     this.#row = new Float32Array(inPlace ? 0 : dim);
   }
 
@@ -35,13 +36,15 @@ export class ExactScorer {
   }
 
   distance(row: number): number {
-    const { dim, bytesPerRow, data, type } = this.#column;
+    const column = this.#column;
+    const { dim } = column;
     let values = this.#floats;
     let at = row * dim;
     if (!values) {
       values = this.#row;
       at = 0;
-      writeFloats(type, data.subarray(row * bytesPerRow, (row + 1) * bytesPerRow), values, 0);
+      if (column.kind === 'stored') readFloats(column, row, 1, values, 0);
+      else writeFloats(column.type, column.data.subarray(row * column.bytesPerRow, (row + 1) * column.bytesPerRow), values, 0);
     }
     switch (this.#metric.native) {
       case 'l2sq':

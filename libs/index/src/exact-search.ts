@@ -5,7 +5,7 @@ import { ExactScorer } from './exact-scorer.ts';
 import { HitList, hitsOf } from './hit-list.ts';
 import { searchLists } from './list-search.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
-import type { ExactTask, IndexHits } from './search-types.ts';
+import type { DenseVectors, ExactTask, IndexHits } from './search-types.ts';
 import { searchSparse } from './sparse-search.ts';
 import { type UsearchMatches, usearch } from './usearch.ts';
 import { floatsOf, gatherFloats } from './vector-floats.ts';
@@ -25,14 +25,15 @@ export function searchExact(task: ExactTask): IndexHits {
   const eligible = eligibleRows(task);
   if (vectors.kind === 'bytes') return searchSparse(task, vectors, eligible);
   if (vectors.kind === 'list') return searchLists(task, vectors, eligible);
-  if (vectors.type === DataType.BinaryVector) return searchBinary(task, vectors, eligible);
+  if (vectors.kind === 'vector' && vectors.type === DataType.BinaryVector) return searchBinary(task, vectors, eligible);
   const metric = metricOf(task.metric);
   if (!metric.native) throw new CairnError('InvalidParameter', `metric type ${task.metric} does not go with vector type ${vectors.type}`);
   const queries = ownFloats(vectors.type, task.queries);
   const lists = Array.from({ length: task.nq }, () => new HitList());
   const matching = eligible ? countBits(eligible) : rows;
   if (matching > 0) {
-    if (canScan(vectors) && matching >= rows * SCAN_SHARE) scanAll(task, vectors, queries, metric, eligible, matching, lists);
+    if (vectors.kind === 'vector' && canScan(vectors) && matching >= rows * SCAN_SHARE)
+      scanAll(task, vectors, queries, metric, eligible, matching, lists);
     else gatherAll(task, vectors, queries, metric, eligible ?? fullBitmap(rows), lists);
   }
   return hitsOf(lists, task.k, (distance) => scoreOf(metric, distance));
@@ -82,7 +83,7 @@ function scanAll(
 
 function gatherAll(
   task: ExactTask,
-  column: VectorColumn,
+  column: DenseVectors,
   queries: Float32Array,
   metric: Metric,
   eligible: Bitmap,
@@ -126,7 +127,7 @@ function collect(
   last: boolean,
 ): boolean {
   const range = rangeTest(metric, task.range);
-  const column = task.vectors as VectorColumn;
+  const column = task.vectors as DenseVectors;
   const scorer = new ExactScorer(column, metric);
   const positions = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2);
   const additions: [HitList, number, number][] = [];

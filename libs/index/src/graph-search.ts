@@ -1,11 +1,11 @@
 import { type Bitmap, bitAt, CairnError } from '@cairn/base';
-import type { DataType, VectorColumn } from '@cairn/schema';
+import type { DataType } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
 import { codeQueries, holdsQuery, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
 import type { OpenGraph, OpenGraphs } from './graph-index.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
-import type { GraphCodes, IndexHits, ScoreRange } from './search-types.ts';
+import type { DenseVectors, GraphCodes, IndexHits, ScoreRange } from './search-types.ts';
 import { floatsOf } from './vector-floats.ts';
 
 /** Hits that one native call may return: 24 MB. */
@@ -26,11 +26,9 @@ export interface GraphTask {
   readonly breadth: number;
   readonly maxBreadth: number;
   /** The column, by which hits are scored; needed when the graph's distances are not exact. */
-  readonly vectors: VectorColumn | undefined;
+  readonly vectors: DenseVectors | undefined;
   /** Part of the rows that the filter leaves: a walk that meets far fewer is where they are not, and is not widened. */
   readonly share?: number | undefined;
-  /** Hits to keep by the graph's distances, exact or not; undefined: k, and scored by `vectors` where they are not. */
-  readonly keep?: number | undefined;
 }
 
 export interface GraphHits extends IndexHits {
@@ -45,7 +43,7 @@ export function searchGraph(graphs: OpenGraphs, task: GraphTask): GraphHits {
   const metric = metricOf(graph.trailer.metric);
   const queries = floatsOf(dataType as DataType, task.queries);
   const taker = new HitTaker(graph, metric, queries, task);
-  const lists = Array.from({ length: task.nq }, () => new BestRows(task.keep ?? task.k));
+  const lists = Array.from({ length: task.nq }, () => new BestRows(task.k));
   const unfinished: number[] = [];
   let open: number[] = [];
   for (let query = 0; query < task.nq; query++)
@@ -106,20 +104,20 @@ class HitTaker {
     this.#entries = graph.trailer.entries;
     this.#dim = graph.trailer.dim;
     this.#codes = graph.codes;
-    if (task.keep !== undefined || (graph.codes.exact && !task.vectors)) return;
+    if (graph.codes.exact && !task.vectors) return;
     if (!task.vectors) throw new CairnError('Internal', `index file ${task.path} holds codes, and its search brought no vectors`);
     this.#scorer = new ExactScorer(task.vectors, metric);
   }
 
   /** Unless it found enough, nothing is kept: a wider search may do, or another way is needed. */
   take(found: FoundHits, query: number, list: BestRows): 'enough' | 'wider' | 'elsewhere' {
-    const { filter, k, keep = k } = this.#task;
+    const { filter, k } = this.#task;
     const { rows, distances, from, count, breadth } = found;
     const range = this.#task.range && rangeTest(this.#metric, this.#task.range);
     const scorer = this.#scorer;
     scorer?.ask(this.#queries, query * this.#dim);
     const nearness = scorer && new Nearness(unitsOf(this.#codes, this.#metric, this.#queries, query * this.#dim, this.#dim), k);
-    const least = scorer ? leastRescored(k) : keep;
+    const least = scorer ? leastRescored(k) : k;
     // Codes put rows in nearly the right order: a few that came to nothing end the walk. Exact distances come in order: one ends it.
     const patience = scorer ? PATIENCE : 1;
     const limit = filter ? Math.floor(breadth * TRUSTED_PART) : breadth;

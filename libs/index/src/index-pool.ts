@@ -1,7 +1,6 @@
 import { CairnError, type Runtime, Semaphore, type Service } from '@cairn/base';
 import type { VectorColumn } from '@cairn/schema';
 import type { CodeColumn } from './code-scan.ts';
-import { farRows, scoreFarRows } from './far-rows.ts';
 import { codesBefore } from './graph-codes.ts';
 import { concatHits } from './hit-list.ts';
 import { readTrailer } from './index-file.ts';
@@ -13,6 +12,7 @@ import { codeScanNs, exactNs, graphNs, routeOf } from './search-cost.ts';
 import type {
   BuildRequest,
   BuiltIndex,
+  DenseVectors,
   ExactQuery,
   GraphCodes,
   IndexHits,
@@ -22,7 +22,6 @@ import type {
   VectorSource,
 } from './search-types.ts';
 import { type EngineResult, type EngineTask, VectorEngine } from './vector-engine.ts';
-import { floatsOf } from './vector-floats.ts';
 import { WorkerGroup } from './worker-group.ts';
 
 export interface IndexPoolOptions {
@@ -115,22 +114,17 @@ export class IndexPool implements Service {
   /** Best rows by the index, filtered; by looking at every match where that is cheaper or the graph does not find enough. */
   async search(index: OpenIndex, query: IndexQuery): Promise<IndexHits> {
     check(query, index.metric);
-    const exact = async (nq: number, queries: Uint8Array): Promise<IndexHits> =>
-      this.exact({ ...query, nq, queries, vectors: await query.vectors(), metric: index.metric, rows: index.rows });
-    if (!isGraph(index)) return exact(query.nq, query.queries);
+    const { metric, rows } = index;
+    if (!isGraph(index)) return this.exact({ ...query, vectors: await query.vectors(), metric, rows });
     const { dim = query.queries.length / query.nq / 4, codes = codesBefore(0) } = index;
-    const vectors = await this.#vectorsOf(index, query);
-    const far = !codes.exact && !vectors;
-    const codedRows = codes.scalar === 'i8' && vectors !== undefined && !query.range;
-    const route = routeOf(query, index.rows, dim, codes.scalar, codedRows);
+    const vectors = denseVectors(await (query.inPlace ?? query.vectors)(), index);
+    const codedRows = codes.scalar === 'i8' && !query.range;
+    const route = routeOf(query, { rows, dim, scalar: codes.scalar, codedRows, stored: vectors.kind === 'stored' });
     if (route.kind === 'nothing') return emptyHits(query.nq);
-    if (route.kind === 'exact') return exact(query.nq, query.queries);
+    if (route.kind === 'exact') return this.exact({ ...query, vectors, metric, rows });
     const { k, range } = query;
     const filter = query.filter && owned(query.filter);
-    if (route.kind === 'codes' && vectors) return this.#scan(index, { ...query, filter }, vectors, codes, route.matching);
-    // A range is kept by exact scores, hit by hit: rows that are far away would be read one after the other.
-    if (route.kind !== 'graph' || (far && query.range)) return exact(query.nq, query.queries);
-    const keep = far ? Math.min(route.breadth, farRows(k)) : undefined;
+    if (route.kind === 'codes') return this.#scan(index, { ...query, filter }, vectors, codes, route.matching);
     const { breadth, maxBreadth } = route;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
@@ -144,19 +138,18 @@ export class IndexPool implements Service {
           breadth,
           maxBreadth,
           vectors,
-          keep,
           share: route.matching / index.rows,
         };
         const result = await this.#graph(task, index.rows, graphNs(codes.scalar, breadth, dim) * part.nq);
-        const hits = far ? await scoreFar(index, query, part.queries, hitsOf(result)) : hitsOf(result);
+        const hits = hitsOf(result);
         const unfinished = result.unfinished ?? [];
         if (unfinished.length === 0) return hits;
         const left = { nq: unfinished.length, queries: chosen(part, unfinished) };
-        const coded = vectors && route.rest === 'codes';
-        const rest = coded
-          ? await this.#scan(index, { ...query, ...left, filter }, vectors, codes, route.matching)
-          : await exact(left.nq, left.queries);
-        return replaceHits(hits, unfinished, rest);
+        const rest =
+          route.rest === 'codes'
+            ? this.#scan(index, { ...query, ...left, filter }, vectors, codes, route.matching)
+            : this.exact({ ...query, ...left, vectors, metric, rows });
+        return replaceHits(hits, unfinished, await rest);
       }),
     );
     return concatHits(parts);
@@ -168,7 +161,7 @@ export class IndexPool implements Service {
     const { vectors, metric, k, range, rows = vectors.length } = query;
     const filter = query.filter && owned(query.filter);
     // Queries of different lengths are not dealt out.
-    const uneven = vectors.kind !== 'vector';
+    const uneven = vectors.kind === 'bytes' || vectors.kind === 'list';
     const parts = uneven ? [{ queries: query.queries, nq: query.nq }] : this.#parts(query);
     const task = { op: 'exact', vectors, metric, k, filter, range, rows } as const;
     if (!this.#workers || (vectors.kind === 'vector' && this.#ownThread.mayHold(query.nq * exactNs(query, rows, vectors.dim))))
@@ -185,18 +178,12 @@ export class IndexPool implements Service {
     await this.#inline.run({ op: 'release', path });
   }
 
-  /** The column by which hits are scored, so that a row has one score on every way to it; undefined when it is too large for the memory it may have. */
-  async #vectorsOf(index: OpenIndex, query: IndexQuery): Promise<VectorColumn | undefined> {
-    const vectors = query.resident && query.gather ? await query.resident() : await query.vectors();
-    return vectors && denseColumn(vectors, index);
-  }
-
   /** What the filter leaves, looked at through the codes of the rows. */
-  async #scan(index: OpenIndex, query: IndexQuery, vectors: VectorColumn, codes: GraphCodes, matching: number): Promise<IndexHits> {
+  async #scan(index: OpenIndex, query: IndexQuery, vectors: DenseVectors, codes: GraphCodes, matching: number): Promise<IndexHits> {
     const { metric, path, rows } = index;
     const { k, filter } = query;
     const column = await this.#codesOf(path, vectors, codes);
-    const source = this.#workers ? (shareable(vectors, rows) as VectorColumn) : vectors;
+    const source = this.#workers ? (shareable(vectors, rows) as DenseVectors) : vectors;
     const parts = await Promise.all(
       this.#parts(query).map(async (part) => {
         const task: EngineTask = { op: 'codeScan', ...part, k, filter, metric, rows, vectors: source, codes, column };
@@ -212,10 +199,10 @@ export class IndexPool implements Service {
   }
 
   /** Codes of all rows of an index, written at the first search that wants them and kept until it is released. */
-  #codesOf(path: string, vectors: VectorColumn, codes: GraphCodes): Promise<CodeColumn> {
+  #codesOf(path: string, vectors: DenseVectors, codes: GraphCodes): Promise<CodeColumn> {
     const known = this.#codes.get(path);
     if (known) return known;
-    const written = this.#run({ op: 'codes', vectors: shareable(vectors, vectors.length) as VectorColumn, codes }).then(({ column }) => {
+    const written = this.#run({ op: 'codes', vectors: shareable(vectors, vectors.length) as DenseVectors, codes }).then(({ column }) => {
       if (!column) throw new CairnError('Internal', `writing the codes of ${path} gave none`);
       return column;
     });
@@ -228,7 +215,7 @@ export class IndexPool implements Service {
   async #graph(task: GraphWork, rows: number, estimate: number): Promise<EngineResult> {
     if (!this.#workers) return this.#inline.run(task);
     const { path, breadth, maxBreadth, nq } = task;
-    const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as VectorColumn) });
+    const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as DenseVectors) });
     if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(travelling()));
     // One round only: what a filter leaves unfinished takes longer than was estimated.
     const search = (): EngineResult => this.#inline.graph({ ...task, maxBreadth: breadth });
@@ -267,22 +254,14 @@ function check(query: VectorQuery, metric: string): void {
   if (query.range) checkRange(metricOf(metric), query.range);
 }
 
-/** The column by which hits are scored: dense, and as long as the index. */
-function denseColumn(vectors: VectorSource, index: OpenIndex): VectorColumn {
-  if (vectors.kind !== 'vector' || vectors.length < index.rows)
+/** The vectors by which hits are scored, so that a row has one score on every way to it: dense, and as many as the index has rows. */
+function denseVectors(vectors: VectorSource, index: OpenIndex): DenseVectors {
+  if (vectors.kind === 'bytes' || vectors.kind === 'list' || vectors.length < index.rows)
     throw new CairnError(
       'Internal',
       `index file ${index.path} of ${index.rows} rows was searched with ${vectors.length} ${vectors.kind} rows`,
     );
   return vectors;
-}
-
-/** Hits by codes, scored by their vectors, which are read for it. */
-async function scoreFar(index: OpenIndex, query: IndexQuery, queries: Uint8Array, hits: IndexHits): Promise<IndexHits> {
-  if (!query.gather) throw new CairnError('Internal', `index file ${index.path} holds codes, and its search can read no vectors`);
-  if (hits.rows.length === 0) return hits;
-  const vectors = await query.gather(hits.rows);
-  return scoreFarRows(hits, vectors, metricOf(index.metric), floatsOf(vectors.type, queries), query.k);
 }
 
 function hitsOf(result: EngineResult): IndexHits {
@@ -323,10 +302,11 @@ function replaceHits(hits: IndexHits, numbers: readonly number[], rest: IndexHit
 
 /**
  * Vectors as they travel: shared memory as it is, the rest copied, and of that only the rows that are looked at. A message takes the whole
- * buffer under a view with it, so a small view of a large buffer must be cut out first.
+ * buffer under a view with it, so a small view of a large buffer must be cut out first. Vectors in a file stay there: workers read the same open file.
  */
 function shareable(vectors: VectorSource, rows: number): VectorSource {
   const validity = vectors.validity && owned(vectors.validity);
+  if (vectors.kind === 'stored') return { ...vectors, validity };
   if (vectors.kind === 'vector') return { ...vectors, data: owned(vectors.data, rows * vectors.bytesPerRow), validity };
   if (vectors.kind === 'list') {
     if (vectors.child.kind !== 'vector') throw new CairnError('Internal', `lists of a ${vectors.child.kind} column searched as vectors`);

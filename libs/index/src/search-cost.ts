@@ -15,6 +15,10 @@ const STEP_NS: Readonly<Record<GraphScalar, (dim: number) => number>> = {
 const scanRowNs = (dim: number): number => 20 + 0.18 * dim;
 const gatherRowNs = (dim: number): number => 150 + 0.4 * dim;
 
+/** What a row costs more that is read from the system's cache of files: by itself, and in a run of all rows. */
+const STORED_ROW_NS = 2_000;
+const storedRunNs = (dim: number): number => 1.2 * dim;
+
 /** Estimate of one query's walk. */
 export const graphNs = (scalar: GraphScalar, breadth: number, dim: number): number => breadth * STEP_NS[scalar](dim);
 
@@ -37,6 +41,10 @@ export const codeScanNs = (matching: number, rows: number, dim: number, nq: numb
 const scanNs = (rows: number, matching: number, dim: number, nq: number): number =>
   Math.min(rows * scanRowNs(dim), matching * scanRowNs(dim) + (matching * gatherRowNs(dim)) / nq);
 
+/** The same of rows in a file: they are read in any case, in one run where all of them match. */
+const storedScanNs = (rows: number, matching: number, dim: number, nq: number): number =>
+  matching * (scanRowNs(dim) + (matching < rows ? gatherRowNs(dim) + STORED_ROW_NS : storedRunNs(dim)) / nq);
+
 /** Estimate of one query's exact search. */
 export const exactNs = (query: Pick<IndexQuery, 'filter' | 'nq'>, rows: number, dim: number): number =>
   scanNs(rows, query.filter ? countBits(query.filter) : rows, dim, query.nq);
@@ -54,20 +62,26 @@ export type SearchRoute =
       readonly matching: number;
     };
 
-/** Chooses for `rows` rows of `dim` dimensions under a filter; `codedRows`: rows can be compared by int8 codes alone. */
-export function routeOf(
-  query: Pick<IndexQuery, 'filter' | 'k' | 'nq' | 'ef'>,
-  rows: number,
-  dim: number,
-  scalar: GraphScalar,
-  codedRows: boolean,
-): SearchRoute {
+/** What a search has before it. */
+export interface SearchGround {
+  readonly rows: number;
+  readonly dim: number;
+  readonly scalar: GraphScalar;
+  /** Rows can be compared by int8 codes alone. */
+  readonly codedRows: boolean;
+  /** The vectors are read from a file. */
+  readonly stored: boolean;
+}
+
+/** Chooses the cheapest way of a query under a filter. */
+export function routeOf(query: Pick<IndexQuery, 'filter' | 'k' | 'nq' | 'ef'>, ground: SearchGround): SearchRoute {
+  const { rows, dim, scalar, codedRows, stored } = ground;
   const stepNs = STEP_NS[scalar](dim);
   const matching = query.filter ? Math.min(rows, countBits(query.filter)) : rows;
   if (matching === 0) return { kind: 'nothing' };
   const base = Math.max(query.ef ?? Math.max(DEFAULT_EF, Math.ceil(query.k * 1.5)), query.k);
   const breadth = Math.min(rows, filteredBreadth(base, query.k, rows / matching));
-  const scan = scanNs(rows, matching, dim, query.nq);
+  const scan = (stored ? storedScanNs : scanNs)(rows, matching, dim, query.nq);
   const coded = codedRows && query.filter ? codeScanNs(matching, rows, dim, query.nq) : Number.POSITIVE_INFINITY;
   if (coded <= Math.min(scan, breadth * stepNs)) return { kind: 'codes', matching };
   if (breadth * stepNs >= scan) return { kind: 'exact' };

@@ -1,5 +1,5 @@
 import type { Bitmap } from '@cairn/base';
-import type { BytesColumn, ListColumn, VectorColumn } from '@cairn/schema';
+import type { BytesColumn, ListColumn, StoredVectors, VectorColumn } from '@cairn/schema';
 
 /** Scalars in which a graph keeps its vectors. */
 export type GraphScalar = 'i8' | 'f16' | 'bf16' | 'f32';
@@ -32,7 +32,10 @@ export interface OpenIndex extends IndexSpec {
 }
 
 /** Vectors that a build or an exact search reads: dense or binary rows, sparse ones, or lists of dense ones. Workers share them when they lie on a SharedArrayBuffer; else they are copied. */
-export type VectorSource = VectorColumn | BytesColumn | ListColumn;
+export type VectorSource = DenseVectors | BytesColumn | ListColumn;
+
+/** Rows of one size, in memory or in a file. */
+export type DenseVectors = VectorColumn | StoredVectors;
 
 /** Scores strictly beyond `radius`, and no better than `rangeFilter` when it is given. See rangeOf. */
 export interface ScoreRange {
@@ -71,10 +74,8 @@ export interface IndexQuery extends VectorQuery {
   readonly ef?: number | undefined;
   /** The column that the index was built from: hits of a graph over codes are scored by it, and all of it is read when the filter leaves so few rows that looking at each is cheaper. */
   readonly vectors: () => Promise<VectorSource>;
-  /** The same where it is in memory or may be; undefined: hits are scored by their rows alone. Absent: `vectors`. */
-  readonly resident?: (() => Promise<VectorSource | undefined>) | undefined;
-  /** Some rows of the column, in the order given. */
-  readonly gather?: ((rows: Int32Array) => Promise<VectorColumn>) | undefined;
+  /** The same where it is in memory or may be, else where it lies in a file. Absent: `vectors`. */
+  readonly inPlace?: (() => Promise<VectorSource>) | undefined;
 }
 
 export interface BuildRequest extends IndexSpec {

@@ -1,17 +1,16 @@
-import type { VectorColumn } from '@cairn/schema';
 import { type CodeColumn, type CodeScanTask, codeColumn, scanCodes } from './code-scan.ts';
 import { searchExact } from './exact-search.ts';
 import { type BuildTask, buildIndexFile, OpenGraphs } from './graph-index.ts';
 import { type GraphTask, searchGraph } from './graph-search.ts';
 import type { IndexTrailer } from './index-file.ts';
 import { buildScalarFile, type ScalarBuildTask } from './scalar-build.ts';
-import type { ExactTask, GraphCodes, IndexHits } from './search-types.ts';
+import type { DenseVectors, ExactTask, GraphCodes, IndexHits } from './search-types.ts';
 
 /** One piece of vector work, as it travels to a worker. */
 export type EngineTask =
   | ({ readonly op: 'exact' } & ExactTask)
   | ({ readonly op: 'graph' } & GraphTask)
-  | { readonly op: 'codes'; readonly vectors: VectorColumn; readonly codes: GraphCodes }
+  | { readonly op: 'codes'; readonly vectors: DenseVectors; readonly codes: GraphCodes }
   | ({ readonly op: 'codeScan' } & CodeScanTask)
   | ({ readonly op: 'build' } & BuildTask)
   | ({ readonly op: 'buildScalar' } & ScalarBuildTask)

@@ -76,7 +76,10 @@ describe('rows looked at through their codes', () => {
 
   it('are what a filter of middling width asks for; wide ones walk the graph', () => {
     const route = (share: number) =>
-      routeOf({ k: 10, nq: 1, filter: bitmapOf(20_000, (row) => row % share === 0) }, 20_000, 128, 'i8', true).kind;
+      routeOf(
+        { k: 10, nq: 1, filter: bitmapOf(20_000, (row) => row % share === 0) },
+        { rows: 20_000, dim: 128, scalar: 'i8', codedRows: true, stored: false },
+      ).kind;
     expect([500, 20, 2, 1].map(route)).toEqual(['exact', 'codes', 'graph', 'graph']);
   });
 });

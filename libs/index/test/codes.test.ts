@@ -1,9 +1,9 @@
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { closeSync, ftruncateSync, openSync, readSync, statSync } from 'node:fs';
+import { type FileHandle, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SystemRuntime } from '@cairn/base';
-import { DataType, takeColumn, type VectorColumn } from '@cairn/schema';
+import { DataType, type StoredVectors, type VectorColumn } from '@cairn/schema';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ExactScorer } from '../src/exact-scorer.ts';
 import { chooseCodes, codeQueries, codeRows, unitsOf } from '../src/graph-codes.ts';
@@ -24,8 +24,10 @@ let directory = '';
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'cairn-codes-'));
 });
+const files: FileHandle[] = [];
 afterAll(async () => {
   await pool.stop();
+  for (const file of files) await file.close();
   await rm(directory, { recursive: true });
 });
 
@@ -55,6 +57,27 @@ function recallOf(hits: IndexHits, rows: ArrayLike<number>, asked: ArrayLike<num
     at += K;
   }
   return found / (nq * K);
+}
+
+/** The column as it lies in a file, behind some bytes of something else. */
+async function inFile(column: VectorColumn): Promise<StoredVectors> {
+  const { type, length, dim, bytesPerRow, validity } = column;
+  const path = join(directory, `vectors-${builds++}`);
+  await writeFile(path, [new Uint8Array(24), column.data]);
+  const file = await open(path, 'r+');
+  files.push(file);
+  return { kind: 'stored', type, length, dim, bytesPerRow, validity, fd: file.fd, offset: 24, key: 'a/vectors' };
+}
+
+/** Part of the hits of `one` that `other` has too. */
+function setsOf(one: IndexHits, other: IndexHits): number {
+  let [same, at] = [0, 0];
+  for (const count of one.counts) {
+    const rows = new Set(other.rows.subarray(at, at + count));
+    for (const row of one.rows.subarray(at, at + count)) if (rows.has(row)) same++;
+    at += count;
+  }
+  return one.rows.length === 0 ? 1 : same / one.rows.length;
 }
 
 const ask = (vectors: VectorColumn, bytes = bytesOf(queries), nq = NQ) => ({ queries: bytes, nq, k: K, vectors: async () => vectors });
@@ -123,27 +146,41 @@ describe('a graph over codes', () => {
     }
   });
 
-  it('vectors that do not fit in memory are read for the hits alone, and a filter is kept', async () => {
+  it('vectors that stay in their file answer as the same in memory do: filtered, in a range, and where every row is looked at', async () => {
     const column = vectorColumn(values, DIM);
-    const read: number[] = [];
-    const far = {
-      ...ask(column),
-      vectors: async () => expect.fail('the whole column was read'),
-      resident: async () => undefined,
-      gather: async (rows: Int32Array) => {
-        read.push(rows.length);
-        return takeColumn(column, rows) as VectorColumn;
-      },
-    };
+    const stored = await inFile(column);
+    const whole = async () => expect.fail('the whole column was read');
     for (const metric of ['COSINE', 'IP', 'L2']) {
       const index = await built(column, metric);
-      expect(recallOf(await pool.search(index, far), values, queries, metric)).toBeGreaterThanOrEqual(0.95);
-      const filter = bitmapOf(ROWS, (row) => row % 2 === 0);
-      const even = await pool.search(index, { ...far, filter });
-      expect(even.rows.every((row) => row % 2 === 0)).toBe(true);
-      expect([...even.counts]).toEqual(Array.from({ length: NQ }, () => K));
+      const found = await pool.search(index, ask(column));
+      const radius = found.scores[K - 1];
+      const questions = [
+        {},
+        { range: { radius, rangeFilter: undefined } },
+        ...[2, 5, 40, 400, 4_000].map((part) => ({ filter: bitmapOf(ROWS, (row) => row % part === 0) })),
+        { k: ROWS / 2 },
+      ];
+      for (const question of questions) {
+        const here = await pool.search(index, { ...ask(column), ...question });
+        const there = await pool.search(index, { ...ask(column), vectors: whole, inPlace: async () => stored, ...question });
+        expect([...there.counts]).toEqual([...here.counts]);
+        expect(setsOf(there, here)).toBeGreaterThanOrEqual(0.95);
+      }
+      expect(
+        recallOf(await pool.search(index, { ...ask(column), inPlace: async () => stored }), values, queries, metric),
+      ).toBeGreaterThanOrEqual(0.95);
     }
-    expect(Math.max(...read)).toBeLessThanOrEqual(NQ * 34);
+  });
+
+  it('vectors of a file that has become shorter are an error that names the object', async () => {
+    const column = vectorColumn(values, DIM);
+    const stored = await inFile(column);
+    ftruncateSync(stored.fd, 4_096);
+    const index = await built(column, 'L2');
+    await expect(pool.search(index, { ...ask(column), inPlace: async () => stored })).rejects.toMatchObject({
+      codeName: 'ObjectDamaged',
+      message: expect.stringContaining('object a/vectors'),
+    });
   });
 
   it('an index file from before codes loads and is searched as it was', async () => {
@@ -167,8 +204,8 @@ describe('a graph over codes', () => {
     const index = await pool.open(path);
     expect(index.codes).toMatchObject({ scalar: 'f32', exact: true });
     const vectors = async () => expect.fail('vectors were read');
-    const far = { vectors, resident: async () => undefined, gather: vectors };
-    const hits = await pool.search(index, { queries: bytesOf(queries), nq: NQ, k: K, ...far });
+    const stored = { vectors, inPlace: async () => inFile(vectorColumn(values, DIM)) };
+    const hits = await pool.search(index, { queries: bytesOf(queries), nq: NQ, k: K, ...stored });
     expect(recallOf(hits, values, queries, 'COSINE')).toBeGreaterThanOrEqual(0.95);
     // With the vectors at hand a row has the score that an exact search gives it, to the last bit: pages of an iterator meet.
     const column = vectorColumn(values, DIM);

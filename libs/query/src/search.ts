@@ -2,7 +2,7 @@ import { countBits, mapLimit, type Runtime, rowsOfBits } from '@cairn/base';
 import { deserializeExpr } from '@cairn/expr';
 import { type IndexHits, type IndexPool, isDescending, type VectorQuery } from '@cairn/index';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
-import { type CollectionSchema, type Column, DataType, emptyColumn, makeBatch, type VectorColumn } from '@cairn/schema';
+import { type CollectionSchema, type Column, DataType, emptyColumn, makeBatch } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
 import { type MatchRequest, matchingRows } from './matching-rows.ts';
 import { chooseHits, type MergeOptions } from './merge.ts';
@@ -166,9 +166,8 @@ class SegmentSearch {
     // An index of another metric than the one asked for is of no use; the answer is still right.
     if (index && index.metric === plan.metric) {
       const segment = this.#segment;
-      const resident = async () => (segment.residentVectors ? segment.residentVectors(field.id) : vectors());
-      const gather = async (rows: Int32Array) => segment.gather(field.id, rows) as Promise<VectorColumn>;
-      return pool.search(index, { ...query, ef, vectors, resident: dense ? resident : undefined, gather });
+      const inPlace = async () => (segment.vectorsInPlace ? segment.vectorsInPlace(field.id) : vectors());
+      return pool.search(index, { ...query, ef, vectors, inPlace: dense ? inPlace : undefined });
     }
     return pool.exact({ ...query, vectors: await vectors(), metric: plan.metric, rows: this.#rows });
   }

@@ -42,6 +42,22 @@ export interface VectorColumn {
   readonly validity: Validity;
 }
 
+/** Dense vectors that stay in a local file, every row at its place there: they are read row by row. */
+export interface StoredVectors {
+  readonly kind: 'stored';
+  readonly type: DataType;
+  readonly length: number;
+  readonly dim: number;
+  readonly bytesPerRow: number;
+  readonly validity: Validity;
+  /** Open for reading, in every thread of this process, as long as who gave it away keeps it open. */
+  readonly fd: number;
+  /** Byte of the file at which row 0 begins. */
+  readonly offset: number;
+  /** Names the object in errors. */
+  readonly key: string;
+}
+
 /** Array, ArrayOfVector. */
 export interface ListColumn {
   readonly kind: 'list';

@@ -5,6 +5,9 @@ import type { ObjectRef } from '@cairn/proto/cairn/meta';
 /** Bytes whose checksum is computed in one stretch: about 2 ms. */
 const CHECKSUM_SLICE_BYTES = 8 * 1024 * 1024;
 
+/** Of a file that is only looked at: many are at once, and what each has in memory is garbage a moment later. */
+const FILE_SLICE_BYTES = 1024 * 1024;
+
 /** Gives way to the event loop. */
 export async function pause(runtime: Runtime): Promise<void> {
   await runtime.sleep(0);
@@ -75,7 +78,20 @@ export async function verifyBytes(ref: ObjectRef, bytes: Uint8Array, runtime?: R
   if (bytes.byteLength !== ref.size)
     throw new CairnError('ObjectDamaged', `object ${ref.key}: ${bytes.byteLength} bytes, expected ${ref.size}`);
   const crc = await checksumOf([bytes], runtime);
-  if (crc !== ref.crc32c) throw new CairnError('ObjectDamaged', `object ${ref.key}: checksum ${hex(crc)}, expected ${hex(ref.crc32c)}`);
+  if (crc !== ref.crc32c) throw damaged(ref, crc);
+}
+
+const damaged = (ref: ObjectRef, crc: number): CairnError =>
+  new CairnError('ObjectDamaged', `object ${ref.key}: checksum ${hex(crc)}, expected ${hex(ref.crc32c)}`);
+
+/** The checksum of an object in a local file, of which never more than a slice is in memory; its length is known to be right. */
+export async function verifyFile(ref: ObjectRef, read: (into: Uint8Array, offset: number) => Promise<Uint8Array>): Promise<void> {
+  const slice = new Uint8Array(Math.min(FILE_SLICE_BYTES, ref.size));
+  let crc = 0;
+  for (let at = 0; at < ref.size; at += slice.length) {
+    crc = checksum(await read(slice.subarray(0, Math.min(slice.length, ref.size - at)), at), crc);
+  }
+  if (crc !== ref.crc32c) throw damaged(ref, crc);
 }
 
 /** Runs `work` on an object's bytes; its errors name the object. */

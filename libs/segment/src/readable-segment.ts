@@ -1,4 +1,4 @@
-import type { BytesColumn, Column, FixedColumn, VectorColumn } from '@cairn/schema';
+import type { BytesColumn, Column, FixedColumn, StoredVectors, VectorColumn } from '@cairn/schema';
 
 /** Bit i set: row i. LSB first, ceil(rows / 8) bytes. */
 export type Bitmap = Uint8Array;
@@ -26,8 +26,8 @@ export interface ReadableSegment {
   gather(fieldId: number, rows: Int32Array): Promise<Column>;
   /** Whole vector column in a SharedArrayBuffer, so that workers share it. */
   vectors(fieldId: number): Promise<VectorColumn>;
-  /** The same where it is in memory or may be; undefined: gather the rows that matter. Absent: `vectors`. */
-  residentVectors?(fieldId: number): Promise<VectorColumn | undefined>;
+  /** The same where it is in memory or may be, else where it lies in a file. Absent: `vectors`. */
+  vectorsInPlace?(fieldId: number): Promise<VectorColumn | StoredVectors>;
   /** Rows that have one of these keys (any timestamp, deleted or not), ascending. */
   rowsOfKeys(keys: Column): Int32Array;
   /** The built index of a vector field, when there is one: what libs/index opened. */

@@ -12,6 +12,7 @@ import {
   findKeyRows,
   lowerBound,
   readArrowFile,
+  type StoredVectors,
   sortOrder,
   TIMESTAMP_FIELD,
   takeColumn,
@@ -149,14 +150,12 @@ export class SealedSegment implements ReadableSegment {
     return column;
   }
 
-  async residentVectors(fieldId: number): Promise<VectorColumn | undefined> {
+  async vectorsInPlace(fieldId: number): Promise<VectorColumn | StoredVectors> {
     const file = this.#vectorFiles.get(fieldId);
-    if (file === undefined) return this.vectors(fieldId);
-    const column = await file.resident();
-    return column && this.#asLong(fieldId, column);
+    return file === undefined ? this.vectors(fieldId) : this.#asLong(fieldId, await file.inPlace());
   }
 
-  #asLong(fieldId: number, column: VectorColumn): VectorColumn {
+  #asLong<T extends VectorColumn | StoredVectors>(fieldId: number, column: T): T {
     if (column.length !== this.rows)
       throw new CairnError(
         'ObjectDamaged',

@@ -3,8 +3,17 @@ import { join } from 'node:path';
 import { assert, CairnError, mapLimit, type Runtime, randomId } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
-import { isValid, readArrowFile, readVectorLayout, takeColumn, type Validity, type VectorColumn, type VectorLayout } from '@cairn/schema';
-import { getObject, readingObject, verifyBytes } from './object-bytes.ts';
+import {
+  isValid,
+  readArrowFile,
+  readVectorLayout,
+  type StoredVectors,
+  takeColumn,
+  type Validity,
+  type VectorColumn,
+  type VectorLayout,
+} from '@cairn/schema';
+import { getObject, readingObject, verifyBytes, verifyFile } from './object-bytes.ts';
 import type { VectorMemory } from './vector-memory.ts';
 
 /** Reads of one gather that are under way at once. */
@@ -33,6 +42,7 @@ export class VectorFile {
   #cached: string | undefined;
   #loaded: VectorColumn | undefined;
   #loading: Promise<VectorColumn> | undefined;
+  #verified: Promise<void> | undefined;
   readonly #memory: VectorMemory | undefined;
   /** Bytes that count in #memory. */
   #counted = 0;
@@ -59,16 +69,28 @@ export class VectorFile {
     return this.#start();
   }
 
-  /** The whole column where it is in memory already or may be; undefined: its rows are to be gathered. */
-  async resident(): Promise<VectorColumn | undefined> {
+  /** The whole column where it is in memory already or may be, else where it lies in the local file, verified. Not to be used after `close`. */
+  async inPlace(): Promise<VectorColumn | StoredVectors> {
     if (this.#loading) return this.#loading;
     // Without a local file it is read into memory in any case.
-    if (this.#memory && (await this.#openLocal()) !== undefined && !this.#loading) {
-      if (!this.#memory.take(this.#ref.size)) return undefined;
-      this.#counted = this.#ref.size;
-      return this.#start();
+    const local = this.#memory && (await this.#openLocal());
+    if (this.#memory === undefined || local === undefined || this.#loading) return this.load();
+    if (!this.#memory.take(this.#ref.size)) return this.#stored(local);
+    this.#counted = this.#ref.size;
+    return this.#start();
+  }
+
+  async #stored({ handle, layout, validity }: LocalFile): Promise<StoredVectors> {
+    // A copy of our own was verified when it was written.
+    if (this.#cached === undefined) {
+      this.#verified ??= verifyFile(this.#ref, (into, offset) => readFully(handle, into, offset, this.#ref.key));
+      await this.#verified.catch((error: unknown) => {
+        this.#verified = undefined;
+        throw error;
+      });
     }
-    return this.load();
+    const { type, dim, bytesPerRow, rows, dataOffset } = layout;
+    return { kind: 'stored', type, length: rows, dim, bytesPerRow, validity, fd: handle.fd, offset: dataOffset, key: this.#ref.key };
   }
 
   #start(): Promise<VectorColumn> {

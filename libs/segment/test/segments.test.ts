@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs';
 import { mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -278,20 +279,26 @@ describe('a growing segment', () => {
 });
 
 describe('memory for vectors', () => {
-  it('holds whole columns up to its limit; what is beyond is gathered, and closing gives it back', async () => {
+  it('holds whole columns up to its limit; what is beyond stays in its file, and closing gives it back', async () => {
     const objects = new DiskObjectStore(join(directory, 'store'), runtime);
     const written = await writeSegment({ objects, runtime, prefix: 'p/', schema: small, batch: smallRows([1n, 2n, 3n], [1, 2, 3]) });
     const bytes = written.objects.find((object) => object.role === 'vector')?.size ?? 0;
     const memory = new VectorMemory(bytes * 1.5);
     const open = () => openSegment({ objects, runtime, schema: small, record: record(written), memory });
     const [one, other] = [await open(), await open()];
-    expect((await one.residentVectors(101))?.length).toBe(3);
+    expect((await one.vectorsInPlace(101)).kind).toBe('vector');
     expect(memory.usedBytes).toBe(bytes);
-    expect(await other.residentVectors(101)).toBeUndefined();
+    const stored = await other.vectorsInPlace(101);
+    if (stored.kind !== 'stored') throw new Error('the vectors are in memory');
+    const row = new Uint8Array(stored.bytesPerRow);
+    readSync(stored.fd, row, 0, row.length, stored.offset + 2 * row.length);
+    const column = await one.vectors(101);
+    expect(row).toEqual(Uint8Array.from(column.data.subarray(2 * row.length)));
+    expect(memory.usedBytes).toBe(bytes);
     expect(values(await other.gather(101, Int32Array.of(2)))).toEqual([values(await one.vectors(101))[2]]);
     // An exact search has the column whatever the limit, and then everybody has.
     await other.vectors(101);
-    expect((await other.residentVectors(101))?.length).toBe(3);
+    expect((await other.vectorsInPlace(101)).kind).toBe('vector');
     expect(memory.usedBytes).toBe(2 * bytes);
     await one.close();
     other.unload(101);
@@ -309,15 +316,25 @@ describe('a damaged object', () => {
     const written = await writeSegment({ objects, runtime, prefix: 'p/', schema: small, batch: smallRows([1n, 2n, 3n], [1, 2, 3]) });
     const path = objects.localPath(`p/${file}`);
     const whole = await objects.get(`p/${file}`);
+    const open = (memory?: VectorMemory): Promise<SealedSegment> =>
+      openSegment({ objects, runtime, schema: small, record: record(written), memory });
     const read = async (): Promise<unknown> => {
-      const segment = await openSegment({ objects, runtime, schema: small, record: record(written) });
-      return segment.vectors(101).finally(() => segment.close());
+      const segment = await open();
+      await segment.vectors(101).finally(() => segment.close());
+      // Vectors that stay in their file are looked at as well.
+      const other = await open(new VectorMemory(0));
+      return other.vectorsInPlace(101).finally(() => other.close());
+    };
+    const inFile = async (): Promise<unknown> => {
+      const segment = await open(new VectorMemory(0));
+      return segment.vectorsInPlace(101).finally(() => segment.close());
     };
     await read();
     const flipped = Uint8Array.from(whole);
     flipped[whole.byteLength >> 1] ^= 1;
     await writeFile(path, flipped);
-    await expect(read()).rejects.toMatchObject({ codeName: 'ObjectDamaged', message: expect.stringContaining(`p/${file}`) });
+    for (const way of [read, inFile])
+      await expect(way()).rejects.toMatchObject({ codeName: 'ObjectDamaged', message: expect.stringContaining(`p/${file}`) });
     await truncate(path, whole.byteLength - 8);
     await expect(read()).rejects.toMatchObject({ codeName: 'ObjectDamaged', message: expect.stringContaining(`p/${file}`) });
     await writeFile(path, new Uint8Array(whole.byteLength));

@@ -24,7 +24,6 @@ import { DeltaLogs } from './delta-logs.ts';
 import { HeldShard, type SegmentOpener, segmentOpener } from './held-shard.ts';
 import { HeldSweeper } from './held-sweeper.ts';
 import { LocalFiles } from './local-files.ts';
-import { ownMemory } from './own-memory.ts';
 import { TaskRunner } from './task-runner.ts';
 
 export interface DataNodeOptions {
@@ -73,8 +72,7 @@ export class DataNodeService implements Service {
     // Without a disk of the store's own, vectors are read from copies here; a simulation keeps them in memory.
     const segmentCache = objects.localPath || runtime.inline ? undefined : join(cacheDir, 'segments');
     this.#leftovers = [join(cacheDir, 'segments'), join(cacheDir, 'builds')];
-    this.#open =
-      options.open ?? segmentOpener(objects, runtime, segmentCache, new VectorMemory(config.index.vectorBytes || ownMemory() / 2));
+    this.#open = options.open ?? segmentOpener(objects, runtime, segmentCache, new VectorMemory(config.index.vectorBytes));
     this.#files = new LocalFiles({ objects, runtime, logger, dir: join(cacheDir, 'indexes'), limitBytes: config.index.cacheBytes });
     this.#deltaLogs = new DeltaLogs(meta, objects, runtime);
     this.#sweeper = new HeldSweeper({
