@@ -325,6 +325,7 @@ describe('hybrid search', () => {
     parts: readonly { readonly one: VectorCase; readonly query: Sent; readonly filter?: (row: Row) => boolean }[],
     limit: number,
     gain: (part: number, rank: number, score: number) => number,
+    smallIsBest = false,
   ): Hit[] {
     const sums = new Map<number, Hit>();
     parts.forEach(({ one, query, filter }, part) => {
@@ -335,7 +336,7 @@ describe('hybrid search', () => {
           sums.set(hit.id, { ...hit, score });
         });
     });
-    return [...sums.values()].sort((a, b) => b.score - a.score || a.id - b.id);
+    return [...sums.values()].sort((a, b) => (smallIsBest ? a.score - b.score : b.score - a.score) || a.id - b.id);
   }
 
   const NORMALISED: Readonly<Record<string, (score: number) => number>> = {
@@ -388,9 +389,11 @@ describe('hybrid search', () => {
     // Every row is in every part, so that ties at the end of one decide nothing.
     const parts = cases.map((one) => ({ one, query: queryOf(one, 10_009) }));
     for (const norm of [true, false]) {
+      // Distances beside scores that grow with nearness are turned round; distances alone stay, and the smallest are the best.
+      const turned = (part: number): boolean => norm || (collection === 'angles' && cases[part].metric === 'JACCARD');
       const gain = (part: number, _: number, score: number): number =>
-        weights[part] * (norm ? NORMALISED[cases[part].metric](score) : score);
-      const all = fused(parts, 1000, gain);
+        weights[part] * (turned(part) ? NORMALISED[cases[part].metric](score) : score);
+      const all = fused(parts, 1000, gain, !norm && collection === 'distances');
       const own = new Map(all.map((hit) => [hit.id, hit.score]));
       const data = cases.map((one) => ({ anns_field: one.field, data: queryOf(one, 10_009), limit: 1000 }));
       const found = await hybrid(collection, cases, { strategy: 'weighted', params: { weights, norm_score: norm } }, { data });
@@ -422,6 +425,26 @@ describe('hybrid search', () => {
     }
   });
 
+  test('of distances by decay: the best of what the parts give a row, or their sum or mean, and then it fades', async () => {
+    const cases = [named('float_l2'), named('int8_l2')];
+    const parts = cases.map((one) => ({ one, query: queryOf(one, 10_009) }));
+    const data = cases.map((one) => ({ anns_field: one.field, data: queryOf(one, 10_009), limit: 1000 }));
+    const partOf = new Map(ranked(cases[0], queryOf(cases[0], 10_009)).map((hit) => [hit.id, hit.part]));
+    for (const [mode, join] of [
+      ['max', (scores: readonly number[]) => Math.max(...scores)],
+      ['sum', (scores: readonly number[]) => scores[0] + scores[1]],
+      ['avg', (scores: readonly number[]) => (scores[0] + scores[1]) / 2],
+    ] as const) {
+      const given = new Map<number, number[]>();
+      for (const { one, query } of parts)
+        for (const hit of ranked(one, query)) given.set(hit.id, [...(given.get(hit.id) ?? []), NORMALISED['L2'](hit.score)]);
+      const all = [...given].map(([id, scores]) => join(scores) * 0.5 ** Math.abs((partOf.get(id) ?? 0) - 2)).sort((a, b) => b - a);
+      const params = { reranker: 'decay', function: 'exp', origin: 2, scale: 1, score_mode: mode };
+      const found = await hybrid('distances', cases, { name: 'f', type: 'Rerank', input_field_names: ['part'], params }, { data });
+      expect(found.map(({ score }) => score)).toEqual(all.slice(0, 20).map((score) => expect.closeTo(score, 4)));
+    }
+  });
+
   test('each part with a filter of its own', async () => {
     const cases = [named('float_l2'), named('int8_l2')];
     const [even, odd] = [(row: Row) => row.id % 2 === 0, (row: Row) => row.part > 3];
@@ -442,7 +465,7 @@ describe('scores that fade with a field', () => {
   const byDistance: Readonly<Record<string, (distance: number, decay: number) => number>> = {
     gauss: (distance, decay) => Math.exp(Math.log(decay) * distance ** 2),
     exp: (distance, decay) => Math.exp(Math.log(decay) * distance),
-    linear: (distance, decay) => Math.max(0, 1 - (1 - decay) * distance),
+    linear: (distance, decay) => Math.max(decay, 1 - (1 - decay) * distance),
   };
   test.each([
     ['products', 'float_ip', (score: number) => score],
@@ -468,7 +491,37 @@ describe('scores that fade with a field', () => {
   });
 
   test.each([
-    [{ reranker: 'boost', weight: 2 }, 'not supported: reranker boost'],
+    ['products', 'float_ip', 3],
+    ['distances', 'float_l2', 0.2],
+  ])(
+    'of %s: boosted where a filter says so, also by a key of the dynamic field that is not asked for',
+    async (collection, name, weight) => {
+      const one = COLLECTIONS[collection].find(({ field }) => field === name) as VectorCase;
+      const sign = collection === 'products' ? 1 : -1;
+      for (const [filters, factor] of [
+        [['part < 4'], (hit: Hit) => (hit.part < 4 ? weight : 1)],
+        [['part < 4', 'id % 3 == 0'], (hit: Hit) => (hit.part < 4 ? weight : 1) * (hit.id % 3 === 0 ? weight : 1)],
+        [[''], () => weight],
+      ] as const) {
+        const wanted = ranked(one, one.vector(10_001))
+          .slice(0, 40)
+          .map((hit) => ({ ...hit, score: hit.score * factor(hit) }))
+          .sort((a, b) => sign * (b.score - a.score) || a.id - b.id);
+        const functions = filters.map((filter, i) => ({
+          ...{ name: `boost ${i}`, type: 'Rerank', input_field_names: [] },
+          params: { reranker: 'boost', weight, ...(filter === '' ? {} : { filter }) },
+        }));
+        const rerank = { functions, params: {} };
+        const [found] = await search(collection, one, [one.vector(10_001)], { limit: 30, offset: 10, output_fields: ['id'], rerank });
+        expect(found.map(({ score }) => score)).toEqual(wanted.slice(10).map(({ score }) => expect.closeTo(score, 3)));
+      }
+    },
+  );
+
+  test.each([
+    [{ reranker: 'model', provider: 'x' }, 'not supported: reranker model'],
+    [{ reranker: 'boost', weight: 2 }, 'reranker boost takes no input fields, got id'],
+    [{ reranker: 'decay', function: 'exp', origin: 1, scale: 1, score_mode: 'least' }, 'score_mode must be max, sum or avg'],
     [{ reranker: 'decay', function: 'gauss', scale: 1 }, 'needs the parameter origin'],
     [{ reranker: 'decay', function: 'gauss', origin: 1, scale: 0 }, 'scale of reranker decay must be above 0'],
     [{ reranker: 'decay', function: 'step', origin: 1, scale: 1 }, 'must be gauss, exp or linear'],

@@ -6,7 +6,7 @@ import random
 import sys
 import traceback
 
-from pymilvus import AnnSearchRequest, DataType, MilvusClient, RRFRanker
+from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, RRFRanker
 
 DIM = 8
 ROWS = 300
@@ -103,6 +103,15 @@ def hybrid():
     found = client.hybrid_search(NAME, parts, ranker=RRFRanker(60), limit=5, output_fields=["title"])
     scores = [hit["distance"] for hit in found[0]]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    grouped = client.hybrid_search(
+        NAME, parts, ranker=RRFRanker(60), limit=2, output_fields=["shelf"], group_by_field="pages", group_size=2
+    )
+    groups = [hit["id"] % 50 for hit in grouped[0]]
+    assert len(set(groups)) == 2 and len(groups) <= 4, groups
+    params = {"reranker": "decay", "function": "gauss", "origin": 10, "scale": 5}
+    fade = Function(name="fade", input_field_names=["pages"], function_type=FunctionType.RERANK, params=params)
+    faded = [hit["distance"] for hit in client.hybrid_search(NAME, parts, ranker=fade, limit=5)[0]]
+    assert len(faded) == 5 and faded == sorted(faded, reverse=True), faded
 
 
 def upsert_delete():

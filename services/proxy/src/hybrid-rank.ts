@@ -1,17 +1,34 @@
 import { CairnError } from '@cairn/base';
 import type { SearchHits } from '@cairn/query';
-import { type Column, type ColumnBatch, compareKeyRows, concatBatches, takeBatch, valueAt } from '@cairn/schema';
+import { type Column, type ColumnBatch, compareKeyRows, concatBatches, isNull, takeBatch, valueAt } from '@cairn/schema';
+import { type Decay, factorsOf } from './decay.ts';
+import { comparableScore, isBiggerBetter, normalizedScore } from './scores.ts';
 import { parseObject } from './search-params.ts';
 
 /** How several searches of one collection become one list. */
 export type RankStrategy =
   | { readonly kind: 'rrf'; readonly k: number }
-  | { readonly kind: 'weighted'; readonly weights: readonly number[]; readonly normalize: boolean };
+  | { readonly kind: 'weighted'; readonly weights: readonly number[]; readonly normalize: boolean }
+  | { readonly kind: 'decay'; readonly decay: Decay };
+
+/** One value of a field is one group; `limit` and `offset` count groups then. */
+export interface RankGroups {
+  readonly fieldId: number;
+  /** Rows of one group at most. */
+  readonly size: number;
+  /** Groups with fewer rows are left out. */
+  readonly strict: boolean;
+  /** What of its rows' scores a group is ranked by. */
+  readonly scorer: GroupScorer;
+}
+
+export type GroupScorer = 'max' | 'sum' | 'avg';
 
 export interface RankPage {
   readonly nq: number;
   readonly limit: number;
   readonly offset: number;
+  readonly groups?: RankGroups | undefined;
 }
 
 const DEFAULT_RRF_K = 60;
@@ -40,9 +57,21 @@ export function readRankStrategy(strategy: string, paramsText: string, searches:
   return { kind, weights, normalize: params['norm_score'] !== false };
 }
 
+/** `rank_group_scorer` of a hybrid search that groups. */
+export function readGroupScorer(text: string): GroupScorer {
+  const scorer = text.toLowerCase() || 'max';
+  if (scorer === 'max' || scorer === 'sum' || scorer === 'avg') return scorer;
+  throw new CairnError('InvalidParameter', `rank_group_scorer must be max, sum or avg, got ${text}`);
+}
+
+interface Ranked {
+  readonly row: number;
+  score: number;
+}
+
 /**
- * One list for each query out of the parts' lists: a row that several parts found stands once with the sum of what they give it. Best first, ties
- * by primary key.
+ * One list for each query out of the parts' lists: a row that several parts found stands once, with what they give it together. Best first, ties by
+ * primary key. Scores that are all distances and stay as they are: the smallest are the best (as in Milvus).
  */
 export function rankHits(
   parts: readonly { readonly hits: SearchHits; readonly metric: string }[],
@@ -51,31 +80,53 @@ export function rankHits(
   page: RankPage,
 ): SearchHits {
   const columns = concatBatches(parts.map((part) => part.hits.columns));
-  const keys = keyColumnOf(columns, pk);
+  const keys = columnOf(columns, pk);
   const starts = parts.map((_, i) => parts.slice(0, i).reduce((sum, part) => sum + part.hits.scores.length, 0));
   const cursors = [...starts];
+  const metrics = parts.map(({ metric }) => metric);
+  const asTheyAre = strategy.kind === 'weighted' && !strategy.normalize;
+  const sign = asTheyAre && !metrics.some(isBiggerBetter) ? -1 : 1;
+  const isMixed = metrics.some(isBiggerBetter) && !metrics.every(isBiggerBetter);
+  const gainOf = (part: number, rank: number, score: number): number => {
+    if (strategy.kind === 'rrf') return 1 / (strategy.k + rank + 1);
+    if (strategy.kind === 'decay') return comparableScore(score, metrics[part], strategy.decay.normalize);
+    if (strategy.normalize) return strategy.weights[part] * normalizedScore(score, metrics[part]);
+    return strategy.weights[part] * (isMixed ? comparableScore(score, metrics[part], false) : score);
+  };
+  const mode = strategy.kind === 'decay' ? strategy.decay.mode : 'sum';
+  const factor = strategy.kind === 'decay' && keys.length > 0 ? factorsOf(strategy.decay, columns) : () => 1;
+  const best = (a: Ranked, b: Ranked): number => sign * (b.score - a.score) || compareKeyRows(keys, a.row, keys, b.row);
   const rows: number[] = [];
   const scores: number[] = [];
   const counts: number[] = [];
   for (let query = 0; query < page.nq; query++) {
-    const found = new Map<unknown, { row: number; score: number }>();
-    parts.forEach(({ hits, metric }, part) => {
+    const found = new Map<unknown, { row: number; score: number; times: number }>();
+    parts.forEach(({ hits }, part) => {
       const count = hits.counts[query] ?? 0;
       for (let rank = 0; rank < count; rank++) {
         const row = cursors[part] + rank;
-        const gain = gainOf(strategy, part, rank, hits.scores[row - starts[part]], metric);
+        const gain = gainOf(part, rank, hits.scores[row - starts[part]]);
         const key = valueAt(keys, row);
         const entry = found.get(key);
-        if (entry) entry.score += gain;
-        else found.set(key, { row, score: gain });
+        if (!entry) found.set(key, { row, score: gain, times: 1 });
+        else {
+          entry.score = mode === 'max' ? Math.max(entry.score, gain) : entry.score + gain;
+          entry.times++;
+        }
       }
       cursors[part] += count;
     });
     const ranked = [...found.values()]
-      .sort((a, b) => b.score - a.score || compareKeyRows(keys, a.row, keys, b.row))
-      .slice(page.offset, page.offset + page.limit);
-    counts.push(ranked.length);
-    for (const { row, score } of ranked) {
+      .map(({ row, score, times }) => ({ row, score: (mode === 'avg' ? score / times : score) * factor(row) }))
+      .sort(best);
+    const chosen = page.groups
+      ? groupsOf(ranked, page.groups, columnOf(columns, page.groups.fieldId), sign)
+          .slice(page.offset, page.offset + page.limit)
+          .filter((group) => !page.groups?.strict || group.length === page.groups.size)
+          .flat()
+      : ranked.slice(page.offset, page.offset + page.limit);
+    counts.push(chosen.length);
+    for (const { row, score } of chosen) {
       rows.push(row);
       scores.push(score);
     }
@@ -84,27 +135,23 @@ export function rankHits(
   return { counts, scores: Float32Array.from(scores), columns: takeBatch(columns, Int32Array.from(rows)), searchedRows };
 }
 
-function gainOf(strategy: RankStrategy, part: number, rank: number, score: number, metric: string): number {
-  if (strategy.kind === 'rrf') return 1 / (strategy.k + rank + 1);
-  return strategy.weights[part] * (strategy.normalize ? normalizedScore(score, metric) : score);
-}
-
-/** A raw metric value as 0..1, bigger is better. */
-export function normalizedScore(score: number, metric: string): number {
-  switch (metric) {
-    case 'COSINE':
-      return (1 + score) / 2;
-    case 'IP':
-      return 0.5 + Math.atan(score) / Math.PI;
-    case 'BM25':
-      return (2 * Math.atan(score)) / Math.PI;
-    default:
-      return 1 - (2 * Math.atan(score)) / Math.PI;
+/** Groups of ranked rows, best first; of equal ones the larger, then the one whose best row comes first. */
+function groupsOf(ranked: readonly Ranked[], { size, scorer }: RankGroups, values: Column, sign: number): Ranked[][] {
+  const groups = new Map<unknown, Ranked[]>();
+  for (const hit of ranked) {
+    const value = isNull(values, hit.row) ? null : valueAt(values, hit.row);
+    const group = groups.get(value);
+    if (!group) groups.set(value, [hit]);
+    else if (group.length < size) group.push(hit);
   }
+  const total = (group: readonly Ranked[]): number => group.reduce((sum, hit) => sum + hit.score, 0);
+  const scoreOf = (group: readonly Ranked[]): number =>
+    scorer === 'max' ? group[0].score : scorer === 'sum' ? total(group) : total(group) / group.length;
+  return [...groups.values()].sort((a, b) => sign * (scoreOf(b) - scoreOf(a)) || b.length - a.length);
 }
 
-function keyColumnOf(columns: ColumnBatch, pk: number): Column {
-  const keys = columns.columns.get(pk);
-  if (!keys) throw new CairnError('Internal', `hits without their primary keys, field ${pk}`);
-  return keys;
+function columnOf(columns: ColumnBatch, fieldId: number): Column {
+  const column = columns.columns.get(fieldId);
+  if (!column) throw new CairnError('Internal', `hits without field ${fieldId}`);
+  return column;
 }

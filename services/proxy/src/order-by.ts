@@ -1,17 +1,6 @@
 import { CairnError, type Runtime, Stretch } from '@cairn/base';
 import { type ColumnRef, columnReader, type ListItem, parseColumn } from '@cairn/expr';
-import {
-  type CollectionSchema,
-  type Column,
-  type ColumnBatch,
-  DataType,
-  type Field,
-  isValid,
-  makeBatch,
-  selectDynamicKeys,
-  valueAt,
-} from '@cairn/schema';
-import type { OutputFields } from './output-fields.ts';
+import { type CollectionSchema, type Column, type ColumnBatch, DataType, type Field, isValid, valueAt } from '@cairn/schema';
 
 /** What results are sorted by: a field, or a path into JSON. */
 export interface OrderTerm {
@@ -64,23 +53,9 @@ export function readOrderBy(text: string, schema: CollectionSchema): OrderTerm[]
 /** Items between commas, parts between colons; neither counts inside of quotes. */
 const OUTSIDE_QUOTES = { item: /(?:[^,"']|"[^"]*"|'[^']*')+/g, part: /(?:[^:"']|"[^"]*"|'[^']*')+/g };
 
-/** Keys of the dynamic field that a read asks for: those of its output, and those that its order needs. None: all. */
-export function keysToRead({ fields, dynamicKeys }: OutputFields, orderBy: readonly OrderTerm[]): string[] {
-  const isWhole = dynamicKeys.length === 0 && fields.some((field) => field.isDynamic);
-  return isWhole ? [] : [...new Set([...dynamicKeys, ...orderKeys(orderBy)])];
-}
-
-const orderKeys = (orderBy: readonly OrderTerm[]): string[] =>
+/** Keys of the dynamic field that results are ordered by. */
+export const orderKeys = (orderBy: readonly OrderTerm[]): string[] =>
   orderBy.flatMap(({ field, path }) => (field.isDynamic && path ? [String(path.path[0])] : []));
-
-/** Without the keys of the dynamic field that were read for the order alone. */
-export function withoutOrderKeys(batch: ColumnBatch, { dynamicKeys }: OutputFields, orderBy: readonly OrderTerm[]): ColumnBatch {
-  const dynamic = orderBy.find(({ field }) => field.isDynamic)?.field;
-  const column = dynamic && batch.columns.get(dynamic.id);
-  if (!dynamic || column?.kind !== 'bytes' || dynamicKeys.length === 0) return batch;
-  if (orderKeys(orderBy).every((key) => dynamicKeys.includes(key))) return batch;
-  return makeBatch([...batch.columns, [dynamic.id, selectDynamicKeys(column, dynamicKeys)]]);
-}
 
 /** Rows sorted in one go, and steps of a merge between two looks at the clock. */
 const BLOCK_ROWS = 512;

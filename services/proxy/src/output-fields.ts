@@ -7,10 +7,12 @@ import {
   DataType,
   DYNAMIC_FIELD_NAME,
   type Field,
+  makeBatch,
   nameInStruct,
   nullColumn,
   type RawFieldData,
   type StructField,
+  selectDynamicKeys,
   type TimeForm,
   TimeZone,
 } from '@cairn/schema';
@@ -119,4 +121,19 @@ export function resultFields(output: OutputFields, columns: ColumnBatch): Result
 export function resultField(field: Field, column: Column, times: TimeForm): ResultField {
   const raw = columnToRaw(field, column, times);
   return { fieldId: field.id, raw: field.isDynamic ? { ...raw, name: DYNAMIC_FIELD_NAME, isDynamic: true } : raw };
+}
+
+/** Keys of the dynamic field that a read asks for: those of its output, and those that are needed to put it in order. None: all. */
+export function keysToRead({ fields, dynamicKeys }: OutputFields, needed: readonly string[]): string[] {
+  const isWhole = dynamicKeys.length === 0 && fields.some((field) => field.isDynamic);
+  return isWhole ? [] : [...new Set([...dynamicKeys, ...needed])];
+}
+
+/** Without the keys of the dynamic field that were read beyond those of the output. */
+export function withoutNeededKeys(batch: ColumnBatch, { fields, dynamicKeys }: OutputFields, needed: readonly string[]): ColumnBatch {
+  const dynamic = fields.find((field) => field.isDynamic);
+  const column = dynamic && batch.columns.get(dynamic.id);
+  if (!dynamic || column?.kind !== 'bytes' || dynamicKeys.length === 0) return batch;
+  if (needed.every((key) => dynamicKeys.includes(key))) return batch;
+  return makeBatch([...batch.columns, [dynamic.id, selectDynamicKeys(column, dynamicKeys)]]);
 }

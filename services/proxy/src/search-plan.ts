@@ -7,9 +7,9 @@ import type { FunctionScore, TemplateValue } from '@cairn/proto/milvus/schema';
 import { readSearchPlan } from '@cairn/query';
 import type { Field } from '@cairn/schema';
 import { decodePlaceholderGroup, type QueryVectors } from './codec/placeholder-group.ts';
-import { type Decay, readDecay } from './function-score.ts';
-import { keysToRead, type OrderTerm, readOrderBy } from './order-by.ts';
-import { type OutputFields, resolveOutputFields } from './output-fields.ts';
+import { type Rescore, readRescore } from './function-score.ts';
+import { type OrderTerm, orderKeys, readOrderBy } from './order-by.ts';
+import { keysToRead, type OutputFields, resolveOutputFields } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { type CollectionEntry, fieldNamed } from './proxy-catalog.ts';
 import { requireLoadedFor, shardsFor } from './read-scope.ts';
@@ -28,7 +28,7 @@ export interface PlannedSearch {
   readonly output: OutputFields;
   readonly groupBy: Field | undefined;
   readonly orderBy: readonly OrderTerm[];
-  readonly decay: Decay | undefined;
+  readonly rescore: Rescore | undefined;
   /** Groups of each query where the shards are asked for more: for those of all queries. */
   readonly mergedGroups?: number;
 }
@@ -45,7 +45,7 @@ export interface SearchInput {
 }
 
 /** All of a search but its vectors. */
-type SearchShape = Omit<PlannedSearch, 'plan' | 'entry' | 'decay'> & {
+type SearchShape = Omit<PlannedSearch, 'plan' | 'entry' | 'rescore'> & {
   readonly field: Field;
   readonly plan: Omit<SearchPlan, 'nq' | 'queries'>;
 };
@@ -56,8 +56,8 @@ const shapes = new WeakMap<ProxyParts, SearchShapes<SearchShape>>();
 export async function planSearch(parts: ProxyParts, entry: CollectionEntry, input: SearchInput): Promise<PlannedSearch> {
   const shape = await shapeOf(parts, entry, input);
   const { params, groupBy, field } = shape;
-  const decay = input.functionScore && readDecay(input.functionScore, entry.schema);
-  if (decay && (groupBy || params.iterator || shape.orderBy.length > 0))
+  const rescore = input.functionScore && readRescore(input.functionScore, entry.schema, shape.output.times.zone);
+  if (rescore && (groupBy || params.iterator || shape.orderBy.length > 0))
     throw new CairnError('NotSupported', 'not supported: function_score together with grouping, order_by or a search iterator');
   const { nq, bytes } =
     typeof input.vectors === 'function' ? await input.vectors(field) : decodePlaceholderGroup(input.vectors, field, parts.config.limits);
@@ -67,11 +67,16 @@ export async function planSearch(parts: ProxyParts, entry: CollectionEntry, inpu
       `a search iterator takes one query vector, no offset and no grouping, got nq ${nq} and offset ${params.offset}`,
     );
   }
-  const outputFieldIds = decay ? [...new Set([...shape.plan.outputFieldIds, decay.field.id])] : shape.plan.outputFieldIds;
-  const plan: SearchPlan = { ...shape.plan, outputFieldIds, nq, queries: bytes };
+  const read = rescore
+    ? {
+        outputFieldIds: [...new Set([...shape.plan.outputFieldIds, ...rescore.fieldIds])],
+        dynamicKeys: keysToRead(shape.output, rescore.dynamicKeys),
+      }
+    : undefined;
+  const plan: SearchPlan = { ...shape.plan, ...read, nq, queries: bytes };
   // Whatever of it does not fit is told here, with nothing asked of any shard.
   readSearchPlan(plan, entry.schema);
-  return { ...shape, entry, plan, decay };
+  return { ...shape, entry, plan, rescore };
 }
 
 /** Read once for all requests that differ in their vectors only. */
@@ -125,7 +130,7 @@ async function readShape(parts: ProxyParts, entry: CollectionEntry, input: Searc
     topK: iterator ? Math.min(iterator.batchSize + 1, limits.maxTopK) : params.limit + params.offset,
     filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
     outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((column) => column.id))],
-    dynamicKeys: keysToRead(output, orderBy),
+    dynamicKeys: keysToRead(output, orderKeys(orderBy)),
     params: JSON.stringify({ ...params.index, ...range }),
     groupByFieldId: groupBy?.id ?? 0,
     groupSize: groupBy ? params.groupSize : 0,

@@ -2,8 +2,9 @@ import { CairnError, type Runtime } from '@cairn/base';
 import { deserializeExpr, type Expr, parseFilter, serializeExpr } from '@cairn/expr';
 import { decodeSearchResult, MAX_TOP_K, mergeHits, type SearchHits } from '@cairn/query';
 import { DataType, type Field, isNull, makeBatch, type PlainValue, takeBatch, valueAt } from '@cairn/schema';
-import { decayed } from './function-score.ts';
-import { orderedRows, withoutOrderKeys } from './order-by.ts';
+import { type Rescore, rescored } from './function-score.ts';
+import { orderedRows, orderKeys } from './order-by.ts';
+import { withoutNeededKeys } from './output-fields.ts';
 import type { ProxyParts } from './parts.ts';
 import { checkResultBytes } from './read-scope.ts';
 import type { RequestContext } from './request-context.ts';
@@ -94,8 +95,14 @@ async function searchOnce(parts: ProxyParts, context: RequestContext, search: Pl
   // What one owner answers is merged already, unless it was asked for more groups than a query has.
   const merged = shards.length === 1 && search.mergedGroups === undefined ? only : mergeHits(shards, options);
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  const hits = search.decay ? decayed(merged, search.decay, plan.metric) : await ordered(merged, search, parts.runtime);
+  const hits = search.rescore ? ranked(merged, search, search.rescore) : await ordered(merged, search, parts.runtime);
   return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };
+}
+
+/** The best hits of each query, with the scores that a function gives them. */
+function ranked(hits: SearchHits, { output, plan }: PlannedSearch, rescore: Rescore): SearchHits {
+  const anew = rescored(hits, rescore, plan.metric);
+  return { ...anew, columns: withoutNeededKeys(anew.columns, output, rescore.dynamicKeys) };
 }
 
 /** The best hits of each query, in the order of their fields instead of their scores. */
@@ -107,7 +114,7 @@ async function ordered(hits: SearchHits, { orderBy, output }: PlannedSearch, run
     rows.set(await orderedRows(hits.columns, orderBy, start, start + count, runtime), start);
     start += count;
   }
-  const columns = withoutOrderKeys(takeBatch(hits.columns, rows), output, orderBy);
+  const columns = withoutNeededKeys(takeBatch(hits.columns, rows), output, orderKeys(orderBy));
   return { ...hits, columns, scores: Float32Array.from(rows, (row) => hits.scores[row]) };
 }
 

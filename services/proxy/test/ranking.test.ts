@@ -53,6 +53,38 @@ describe('hybrid search', () => {
     expect(ranked.scores[0]).toBeCloseTo(1 - (2 * Math.atan(0.1)) / Math.PI, 5);
   });
 
+  test('weights of scores as they are: distances alone leave the smallest first, beside others they are turned round', () => {
+    const asTheyAre = { kind: 'weighted', weights: [0.5, 1], normalize: false } as const;
+    const alone = rankHits([{ ...a, metric: 'L2' }, b], asTheyAre, PK, page);
+    expect(keysOf(alone)).toEqual([2, 3, 1]);
+    expect([...alone.scores]).toEqual([0.4, 0.45, 0.95].map((score) => expect.closeTo(score, 5)));
+    const beside = rankHits([a, b], asTheyAre, PK, page);
+    expect(keysOf(beside)).toEqual([3, 1, 2]);
+    expect(beside.scores[0]).toBeCloseTo(0.35 + 1 - (2 * Math.atan(0.1)) / Math.PI, 5);
+  });
+
+  test.each([
+    ['max', false, [[5, 4], [3, 2], [1]]],
+    ['sum', false, [[3, 2], [5, 4], [1]]],
+    ['avg', false, [[5, 4], [1], [3, 2]]],
+    ['max', true, [[5, 4], [3, 2], []]],
+  ] as const)('groups by their rows, ranked by %s, strict: %s', (scorer, strict, groups) => {
+    const hits = hitsOf([
+      [5, 1.1],
+      [3, 1],
+      [2, 0.9],
+      [1, 0.96],
+      [4, 0.75],
+      [6, 0.1],
+    ]);
+    const values = keyColumn([5, 3, 3, 1, 5, 3].map(BigInt));
+    const part = { hits: { ...hits, columns: makeBatch([...hits.columns.columns, [101, values]]) }, metric: 'IP' };
+    const strategy = { kind: 'weighted', weights: [1], normalize: false } as const;
+    const grouped = { nq: 1, limit: 3, offset: 0, groups: { fieldId: 101, size: 2, strict, scorer } };
+    expect(keysOf(rankHits([part], strategy, PK, grouped))).toEqual(groups.flat());
+    expect(keysOf(rankHits([part], strategy, PK, { ...grouped, limit: 1, offset: 1 }))).toEqual(groups[1]);
+  });
+
   test('every query has a list of its own, cut to its page', () => {
     const two = {
       hits: hitsOf(

@@ -8,12 +8,12 @@ import type { ResultField } from '../codec/field-data-encoder.ts';
 import type { QueryReply, ResultIds, SearchReply, SearchReplyData } from '../codec/results.ts';
 import { readRankFunction } from '../function-score.ts';
 import { guaranteeOf } from '../guarantee.ts';
-import { rankHits, readRankStrategy } from '../hybrid-rank.ts';
+import { rankHits, readGroupScorer, readRankStrategy } from '../hybrid-rank.ts';
 import type { Area } from '../milvus-methods.ts';
-import { keysToRead, MAX_ORDERED_ROWS, type OrderTerm, orderedRows, readOrderBy, withoutOrderKeys } from '../order-by.ts';
-import { resolveOutputFields, resultField, resultFields } from '../output-fields.ts';
+import { MAX_ORDERED_ROWS, type OrderTerm, orderedRows, orderKeys, readOrderBy } from '../order-by.ts';
+import { keysToRead, resolveOutputFields, resultField, resultFields, withoutNeededKeys } from '../output-fields.ts';
 import type { ProxyParts } from '../parts.ts';
-import type { CollectionEntry } from '../proxy-catalog.ts';
+import { type CollectionEntry, fieldNamed } from '../proxy-catalog.ts';
 import { checkResultBytes, requireLoadedFor, shardsFor } from '../read-scope.ts';
 import type { RequestContext } from '../request-context.ts';
 import { readQueryParams, readSearchParams } from '../search-params.ts';
@@ -107,23 +107,41 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       if (functionScore && request.requests.some((part) => part.functionScore))
         throw notSupported('function_score in parts of a HybridSearch');
       const strategy = functionScore
-        ? readRankFunction(functionScore, request.requests.length)
+        ? readRankFunction(functionScore, request.requests.length, entry.schema)
         : readRankStrategy(rank.get('strategy') ?? '', rank.get('params') ?? '', request.requests.length);
-      if ((rank.get('group_by_field') ?? '') !== '') throw notSupported('group_by_field in HybridSearch');
       // The page and the digits are read as those of a search are.
       const page = readSearchParams([...request.rankParams.filter(({ key }) => key !== 'params')], parts.config.limits);
       if (page.orderBy !== '') throw notSupported('order_by in HybridSearch');
+      const groupBy = page.groupByField === '' ? undefined : fieldNamed(entry.schema, page.groupByField);
+      const groups = groupBy && {
+        fieldId: groupBy.id,
+        size: page.groupSize,
+        strict: page.strictGroupSize,
+        scorer: readGroupScorer(rank.get('rank_group_scorer') ?? ''),
+      };
       await requireLoadedFor(parts, entry, ids);
       const guaranteeTs = () => guarantee(request, entry);
       // Rows are left out of the list that the parts make together, of no part (SDKs send the offset with each); a part without a limit finds as many.
       const topK = { key: 'topk', value: String(page.limit + page.offset) };
+      // Each part finds as many groups of that size as are asked for; whether one is complete shows when they are together.
+      const grouping = groups
+        ? [
+            { key: 'group_by_field', value: page.groupByField },
+            { key: 'group_size', value: String(groups.size) },
+            { key: 'strict_group_size', value: 'false' },
+          ]
+        : [];
       const wholePart = (part: SearchRequest): SearchRequest => ({
         ...part,
-        searchParams: [topK, ...part.searchParams, { key: 'offset', value: '0' }],
+        searchParams: [topK, ...part.searchParams, { key: 'offset', value: '0' }, ...grouping],
       });
+      const ranked = strategy.kind === 'decay' ? [strategy.decay.field.name] : [];
       const searches = await Promise.all(
         request.requests.map((part) =>
-          planSearch(parts, entry, { ...inputOf(wholePart(part), context, entry, guaranteeTs), outputFields: request.outputFields }),
+          planSearch(parts, entry, {
+            ...inputOf(wholePart(part), context, entry, guaranteeTs),
+            outputFields: [...request.outputFields, ...ranked],
+          }),
         ),
       );
       const [first] = searches;
@@ -135,15 +153,16 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
         );
       const scope = { partitionIds: ids, guaranteeTs: await guaranteeTs(), readTs: 0 };
       const outcomes = await Promise.all(searches.map((search) => runSearch(parts, context, search, scope)));
-      const ranked = rankHits(
+      const best = rankHits(
         outcomes.map((outcome, i) => ({ hits: outcome.hits, metric: searches[i].plan.metric })),
         strategy,
         entry.schema.primaryKey.id,
-        { nq: first.plan.nq, limit: page.limit, offset: page.offset },
+        { nq: first.plan.nq, limit: page.limit, offset: page.offset, groups },
       );
-      const hits = rounded(ranked, page.roundDecimal);
+      const hits = rounded(best, page.roundDecimal);
       const ts = Math.max(...outcomes.map((outcome) => outcome.ts));
-      return searchReply({ ...first, params: { ...first.params, limit: page.limit } }, { hits, ts });
+      const output = resolveOutputFields(entry.schema, request.outputFields, first.output.times);
+      return searchReply({ ...first, output, params: { ...first.params, limit: page.limit } }, { hits, ts });
     },
 
     query: async (request, context) => {
@@ -166,7 +185,7 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const plan = {
         filter: expr.kind === 'true' ? new Uint8Array() : serializeExpr(expr),
         outputFieldIds: [...new Set([...output.fields, ...orderBy.map((term) => term.field)].map((field) => field.id))],
-        dynamicKeys: keysToRead(output, orderBy),
+        dynamicKeys: keysToRead(output, orderKeys(orderBy)),
         limit: orderBy.length > 0 ? MAX_ORDERED_ROWS + 1 : limit === undefined ? 0 : limit + offset,
         countOnly: counting,
         ordered: true,
@@ -192,7 +211,9 @@ export function readArea(parts: ProxyParts): Area<ReadMethods> {
       const { columns: merged } = await mergeRows(results.map(decodeQueryResult), primaryKey, plan.limit, parts.runtime);
       const wanted = limit === undefined ? undefined : limit + offset;
       const columns =
-        orderBy.length > 0 ? withoutOrderKeys(await orderedPage(merged, orderBy, wanted, parts.runtime), output, orderBy) : merged;
+        orderBy.length > 0
+          ? withoutNeededKeys(await orderedPage(merged, orderBy, wanted, parts.runtime), output, orderKeys(orderBy))
+          : merged;
       const page = offset === 0 ? columns : sliceBatch(columns, Math.min(offset, columns.length), columns.length);
       return { ...reply, fields: resultFields(output, page), outputFields: output.names } satisfies QueryReply;
     },
