@@ -66,7 +66,7 @@ describe('hybrid search', () => {
   test.each([
     ['max', false, [[5, 4], [3, 2], [1]]],
     ['sum', false, [[3, 2], [5, 4], [1]]],
-    ['avg', false, [[5, 4], [1], [3, 2]]],
+    ['avg', false, [[1], [3, 2], [5, 4]]],
     ['max', true, [[5, 4], [3, 2], []]],
   ] as const)('groups by their rows, ranked by %s, strict: %s', (scorer, strict, groups) => {
     const hits = hitsOf([
