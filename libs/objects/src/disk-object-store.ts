@@ -15,6 +15,7 @@ import {
   type ObjectInfo,
   type ObjectStore,
   objectNotFound,
+  type Place,
   type PutOptions,
   sourceChanged,
 } from './object-store.ts';
@@ -78,8 +79,8 @@ export class DiskObjectStore implements ObjectStore {
     }
   }
 
-  async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.#read(key, 0, Number.POSITIVE_INFINITY, signal);
+  async get(key: string, signal?: AbortSignal, place?: Place): Promise<Uint8Array> {
+    return this.#read(key, 0, Number.POSITIVE_INFINITY, signal, place);
   }
 
   async getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
@@ -204,21 +205,27 @@ export class DiskObjectStore implements ObjectStore {
     await this.#directories.sync(this.#root);
   }
 
-  async #read(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+  async #read(
+    key: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    place: Place = Buffer.allocUnsafeSlow,
+  ): Promise<Uint8Array> {
     checkKey(key);
     if (signal?.aborted) throw new CairnError('Cancelled', `read of ${key} was cancelled`);
     try {
       const file = await open(this.localPath(key), 'r');
       try {
         const { size } = await file.stat();
-        const bytes = Buffer.allocUnsafeSlow(Math.max(0, Math.min(length, size - offset)));
+        const bytes = place(Math.max(0, Math.min(length, size - offset)));
         let filled = 0;
         while (filled < bytes.length) {
           const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, offset + filled);
           if (bytesRead === 0) break;
           filled += bytesRead;
         }
-        return new Uint8Array(bytes.buffer, 0, filled);
+        return new Uint8Array(bytes.buffer, bytes.byteOffset, filled);
       } finally {
         await file.close();
       }

@@ -9,6 +9,7 @@ import {
   type ObjectInfo,
   type ObjectStore,
   objectNotFound,
+  type Place,
   type PutOptions,
   sourceChanged,
 } from './object-store.ts';
@@ -36,8 +37,11 @@ export class MemoryObjectStore implements ObjectStore {
     return this.#store(key, new Uint8Array(Buffer.concat(parts)));
   }
 
-  async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.#of(key, signal).bytes.slice();
+  async get(key: string, signal?: AbortSignal, place: Place = (bytes) => new Uint8Array(bytes)): Promise<Uint8Array> {
+    const { bytes } = this.#of(key, signal);
+    const room = place(bytes.length);
+    room.set(bytes);
+    return room;
   }
 
   async getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {

@@ -34,12 +34,15 @@ export interface ListPage {
   readonly next?: string;
 }
 
+/** Room for so many bytes, of exactly that length. */
+export type Place = (bytes: number) => Uint8Array;
+
 export interface ObjectStore {
   /** Root as a URI without credentials: `s3://bucket/root` or `file:///dir`. */
   readonly uri: string;
   put(key: string, body: Uint8Array | readonly Uint8Array[], options?: PutOptions): Promise<ObjectInfo>;
-  /** Whole object. Missing → ObjectNotFound naming the key. */
-  get(key: string, signal?: AbortSignal): Promise<Uint8Array>;
+  /** Whole object. Missing → ObjectNotFound naming the key. With `place` the bytes are read into room of the caller's, asked for once a try. */
+  get(key: string, signal?: AbortSignal, place?: Place): Promise<Uint8Array>;
   /** Bytes [offset, offset+length); shorter at the end of the object. */
   getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** Absent → undefined. */

@@ -9,6 +9,7 @@ import {
   type ObjectInfo,
   type ObjectStore,
   objectNotFound,
+  type Place,
   type PutOptions,
   sourceChanged,
 } from './object-store.ts';
@@ -109,8 +110,8 @@ export class S3ObjectStore implements ObjectStore {
     });
   }
 
-  async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.#read(key, undefined, 0, signal);
+  async get(key: string, signal?: AbortSignal, place?: Place): Promise<Uint8Array> {
+    return this.#read(key, undefined, 0, signal, place);
   }
 
   async getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
@@ -245,20 +246,26 @@ export class S3ObjectStore implements ObjectStore {
     }
   }
 
-  async #read(key: string, range: string | undefined, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+  async #read(
+    key: string,
+    range: string | undefined,
+    length: number,
+    signal: AbortSignal | undefined,
+    place: Place = (bytes) => new Uint8Array(bytes),
+  ): Promise<Uint8Array> {
     checkKey(key);
     return this.#call(
       `read object ${key}`,
       length,
       async (abort, extend) => {
-        let bytes = new Uint8Array(0);
+        let bytes: Uint8Array = new Uint8Array(0);
         let filled = 0;
         const request: S3Request = {
           method: 'GET',
           key: this.#prefix + key,
           headers: range === undefined ? {} : { range },
           sink: (answer) => {
-            bytes = new Uint8Array(Number(answer.headers['content-length'] ?? 0));
+            bytes = place(Number(answer.headers['content-length'] ?? 0));
             extend(bytes.length);
             return (chunk) => {
               if (filled + chunk.length <= bytes.length) bytes.set(chunk, filled);

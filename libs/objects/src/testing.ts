@@ -1,5 +1,5 @@
 import type { CairnError, Runtime } from '@cairn/base';
-import type { CopyOptions, ListPage, ObjectInfo, ObjectStore, PutOptions } from './object-store.ts';
+import type { CopyOptions, ListPage, ObjectInfo, ObjectStore, Place, PutOptions } from './object-store.ts';
 
 export type ObjectOperation = 'put' | 'get' | 'getRange' | 'head' | 'copy' | 'list' | 'delete' | 'ping';
 
@@ -56,8 +56,8 @@ export class FaultyObjectStore implements ObjectStore {
     return this.#run('put', key, (fault) => this.#inner.put(key, isDamage(fault) ? damaged(Buffer.concat(parts), fault) : parts, options));
   }
 
-  async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
-    return this.#run('get', key, async (fault) => damaged(await this.#inner.get(key, signal), fault));
+  async get(key: string, signal?: AbortSignal, place?: Place): Promise<Uint8Array> {
+    return this.#run('get', key, async (fault) => damaged(await this.#inner.get(key, signal, place), fault));
   }
 
   async getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {

@@ -63,6 +63,18 @@ export function objectStoreContract(name: string, start: () => Promise<Tenant>):
       if (again !== store) await again.close();
     });
 
+    test('an object is read into room of the caller, and no byte beside it', async () => {
+      const key = fresh();
+      const body = pattern(100_003);
+      await store.put(key, body);
+      const room = new Uint8Array(100_100).fill(7);
+      const bytes = await store.get(key, undefined, (length) => room.subarray(50, 50 + length));
+      expect(bytes.buffer).toBe(room.buffer);
+      expect(Buffer.compare(bytes, body)).toBe(0);
+      expect(Buffer.compare(room.subarray(50, 50 + body.length), body)).toBe(0);
+      expect([...room.subarray(0, 50), ...room.subarray(50 + body.length)].every((byte) => byte === 7)).toBe(true);
+    });
+
     test('a body in parts is one object; empty bodies are objects too', async () => {
       const key = fresh();
       await store.put(key, [bytesOf('one'), new Uint8Array(0), bytesOf('two')]);

@@ -5,6 +5,7 @@ export * from './delta-log.ts';
 export * from './examiner-pool.ts';
 export * from './growing-segment.ts';
 export * from './object-bytes.ts';
+export * from './read-buffers.ts';
 export * from './readable-segment.ts';
 export * from './row-hash.ts';
 export * from './sealed-segment.ts';

@@ -10,6 +10,7 @@ import {
   type VectorColumn,
 } from '@cairn/schema';
 import { canonicalJson } from './canonical-json.ts';
+import { MurmurLanes } from './murmur-lanes.ts';
 
 /**
  * Content hashes of rows. A row's hash is MurmurHash3_x86_128 (seed 0) of its canonical bytes: its cells one after the other, each a whole number
@@ -155,8 +156,15 @@ export class RowHashes {
   }
 
   #vectors(fieldId: number, column: VectorColumn): (start: number, end: number) => void {
-    const { bytesPerRow, type, validity } = column;
-    const view = viewOf(column.data);
+    const { bytesPerRow, type, validity, data } = column;
+    const lanes = MurmurLanes.takes(bytesPerRow) ? MurmurLanes.here : undefined;
+    if (lanes)
+      return (start, end) => {
+        lanes.mix({ data, bytesPerRow, fieldId, type, validity }, this.#state, start, end);
+        const blocks = 1 + bytesPerRow / BLOCK_BYTES;
+        for (let row = start; row < end; row++) if (validity === null || isValid(validity, row)) this.#blocks[row] += blocks;
+      };
+    const view = viewOf(data);
     return (start, end) => {
       for (let row = start; row < end; row++)
         if (validity === null || isValid(validity, row))

@@ -4,6 +4,7 @@ import type { DeltaLogRecord, ObjectRef, SegmentRecord } from '@cairn/proto/cair
 import { type Deletes, deletesAsOf } from './deletes.ts';
 import { readDeltaLog } from './delta-log.ts';
 import type { Examiner, ExaminerPool } from './examiner-pool.ts';
+import type { ReadBuffers } from './read-buffers.ts';
 import { type ExaminedSegment, tablesOf } from './segment-examiner.ts';
 import { mayDelete } from './snapshot-content.ts';
 
@@ -55,6 +56,8 @@ export interface ExaminationParts {
   readonly schema: Uint8Array;
   readonly deletes: DeleteReader;
   readonly ahead?: ReadAhead;
+  /** Where objects are read into. */
+  readonly buffers?: ReadBuffers;
   /** Awaited before so many bytes are read. */
   readonly throttle?: (bytes: number) => Promise<void>;
 }
@@ -109,7 +112,7 @@ export async function examineSegment(parts: ExaminationParts, record: SegmentRec
 
 async function examineWith(
   examiner: Examiner,
-  { schema, deletes }: ExaminationParts,
+  { schema, deletes, buffers }: ExaminationParts,
   record: SegmentRecord,
   tables: readonly ObjectRef[],
   bytesOf: (ref: ObjectRef) => Promise<Uint8Array>,
@@ -119,7 +122,7 @@ async function examineWith(
   for (const ref of tables) {
     const bytes = await bytesOf(ref);
     await before;
-    before = examiner.run({ op: 'add', ref, bytes });
+    before = examiner.run({ op: 'add', ref, bytes }, (buffer) => buffers?.giveBack(buffer));
     // Awaited at the next turn; until then a failure is nobody's.
     before.catch(() => undefined);
   }
@@ -132,17 +135,20 @@ async function examineWith(
 
 /** Reads an object whose rows are not hashed: length and checksum, and with `rows` that it is a table of so many. */
 export async function examineObject(
-  parts: Pick<ExaminationParts, 'objects' | 'pool' | 'throttle'>,
+  parts: Pick<ExaminationParts, 'objects' | 'pool' | 'buffers' | 'throttle'>,
   ref: ObjectRef,
   rows?: number,
 ): Promise<void> {
   const bytes = await fetchBytes(parts, ref);
   await parts.pool.use(async (examiner) => {
-    await examiner.run({ op: 'check', ref, bytes, rows });
+    await examiner.run({ op: 'check', ref, bytes, rows }, (buffer) => parts.buffers?.giveBack(buffer));
   });
 }
 
-async function fetchBytes({ throttle, objects }: Pick<ExaminationParts, 'throttle' | 'objects'>, ref: ObjectRef): Promise<Uint8Array> {
+async function fetchBytes(
+  { throttle, objects, buffers }: Pick<ExaminationParts, 'throttle' | 'objects' | 'buffers'>,
+  ref: ObjectRef,
+): Promise<Uint8Array> {
   await throttle?.(ref.size);
-  return objects.get(ref.key);
+  return objects.get(ref.key, undefined, buffers && ((bytes) => buffers.take(bytes)));
 }

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { canonicalJson } from '../src/canonical-json.ts';
 import { addHashes, contentHash, formatHash, hashedColumns, parseHash, RowHashes } from '../src/index.ts';
+import { MurmurLanes } from '../src/murmur-lanes.ts';
 import { murmur3 } from './murmur3.ts';
 
 const runtime = new SystemRuntime();
@@ -94,6 +95,21 @@ describe('content hash', () => {
     );
     const batch = rowsOf(500, 3);
     expect(await contentHash(batch, runtime)).toBe(byRows(batch));
+  });
+
+  it('is the same for vectors of whole blocks, hashed four rows at once: any number of rows, any width, with and without nulls', async () => {
+    expect(MurmurLanes.here).toBeDefined();
+    const random = fc.sample(fc.infiniteStream(fc.integer({ min: 0, max: 255 })), { numRuns: 1, seed: 7 })[0];
+    for (const [rows, dim] of [...[1, 2, 3, 4, 5, 9].map((count) => [count, 4] as const), [7, 12], [1031, 128], [3, 32_768]] as const) {
+      const bytesPerRow = dim * 4;
+      const data = new Uint8Array(rows * bytesPerRow);
+      for (let i = 0; i < data.length; i++) data[i] = i < 4096 ? (random.next().value ?? 0) : data[i - 4096] ^ (i >> 5);
+      for (const validity of [null, Uint8Array.from({ length: Math.ceil(rows / 8) }, (_, i) => 0b1011_0110 ^ i)]) {
+        const vectors: Column = { kind: 'vector', type: DataType.FloatVector, length: rows, dim, bytesPerRow, data, validity };
+        const batch = withColumn(rowsOf(rows, 11), 400, vectors);
+        expect(await contentHash(batch, runtime), `${rows} rows of ${dim}`).toBe(byRows(batch));
+      }
+    }
   });
 
   it('does not depend on the order of rows, nor on how they are split', async () => {

@@ -29,6 +29,7 @@ import {
   examineSegment,
   formatHash,
   parseHash,
+  ReadBuffers,
   writeDeltaLog,
   writeSegment,
 } from '../src/index.ts';
@@ -105,6 +106,43 @@ describe('an examined segment', () => {
     { keys: [10, 11], ts: 185, readTs: 0 },
   ];
   const logs = () => Promise.all(deletes.map((one, i) => logOf(i + 1, one.keys, one.ts, one.readTs)));
+
+  it('is read through buffers that are used again: a few for many objects, and what is left in one of a longer object does not matter', async () => {
+    const wide = (count: number) =>
+      rowsOf(
+        Array.from({ length: count }, (_, i) => i),
+        () => 100,
+      );
+    const segments = [
+      await segmentOf(wide(6_000)),
+      await segmentOf(wide(5_500)),
+      await segmentOf(wide(3_000)),
+      await segmentOf(wide(6_000)),
+    ];
+    const buffers = new ReadBuffers(4 << 20);
+    const made = new Set<ArrayBufferLike>();
+    const take = buffers.take.bind(buffers);
+    let taken = 0;
+    buffers.take = (bytes) => {
+      const room = take(bytes);
+      if (room.byteLength >= 64 << 10) taken++;
+      return room;
+    };
+    const giveBack = buffers.giveBack.bind(buffers);
+    buffers.giveBack = (buffer) => {
+      made.add(buffer);
+      giveBack(buffer);
+    };
+    for (const by of [pool, inline]) {
+      made.clear();
+      taken = 0;
+      const parts = { objects, pool: by, schema: encodeSchema(schemaOf()), deletes: new DeleteReader(objects, []), buffers };
+      for (const segment of [...segments, ...segments]) expect((await examineSegment(parts, segment)).stored.rows).toBe(segment.rows);
+      expect(taken).toBeGreaterThanOrEqual(12);
+      // Moved between threads a buffer is another object each time; here it is not.
+      if (by === inline) expect(made.size).toBeLessThanOrEqual(3);
+    }
+  });
 
   it('hashes to what its writer recorded, in a worker thread and here', async () => {
     const record = await segmentOf(batch);

@@ -7,7 +7,7 @@ export interface CopyParts {
   readonly objects: ObjectStore;
   readonly runtime: Runtime;
   /** Bounds the copies of the whole node at once. */
-  readonly lanes: { run<T>(copy: () => Promise<T>): Promise<T> };
+  readonly lanes: { run<T>(bytes: number, copy: () => Promise<T>): Promise<T> };
   readonly concurrency: number;
 }
 
@@ -26,7 +26,7 @@ export async function copyObjects(
   signal: AbortSignal,
 ): Promise<ObjectRef[]> {
   return mapLimit(task.objects, parts.concurrency, (object) =>
-    parts.lanes.run(async () => {
+    parts.lanes.run(object.source?.size ?? 0, async () => {
       const copied = await retry(parts.runtime, RETRY, () => copyOne(parts, object, signal), signal);
       onCopied(copied.size);
       return copied;

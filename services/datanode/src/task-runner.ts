@@ -128,7 +128,7 @@ export class TaskRunner {
     switch (task?.$case) {
       case 'copy': {
         const { jobId } = task.value;
-        const lanes = { run: <T>(copy: () => Promise<T>) => this.#copies.run(jobId, copy) };
+        const lanes = { run: <T>(bytes: number, copy: () => Promise<T>) => this.#copies.run(jobId, bytes, copy) };
         const parts = { ...this.#options, lanes, concurrency: this.#options.copyConcurrency };
         return { objects: await copyObjects(parts, task.value, (bytes) => progress.add(bytes), signal), rows: 0 };
       }

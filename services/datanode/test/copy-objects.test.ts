@@ -1,16 +1,22 @@
-import { CairnError, checksum, Semaphore, SystemRuntime } from '@cairn/base';
+import { CairnError, checksum, SystemRuntime } from '@cairn/base';
 import { MemoryObjectStore, type ObjectInfo } from '@cairn/objects';
 import { S3ObjectStore } from '@cairn/objects/s3';
 import { FaultyObjectStore } from '@cairn/objects/testing';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import { describe, expect, test } from 'vitest';
 import { serversAvailable, startMinio } from '../../../tests/support/servers.ts';
+import { CopyLanes } from '../src/copy-lanes.ts';
 import { type CopyParts, copyObjects } from '../src/copy-objects.ts';
 
 const runtime = new SystemRuntime();
 const available = await serversAvailable('minio');
 const down = new CairnError('StoreUnavailable', 'the store is down');
 const none = new AbortController().signal;
+
+function lanesOf(permits: number): CopyParts['lanes'] {
+  const lanes = new CopyLanes(permits, 1000);
+  return { run: (bytes, copy) => lanes.run(1, bytes, copy) };
+}
 
 function refOf(info: ObjectInfo, body: Uint8Array): ObjectRef {
   return { key: info.key, size: info.size, crc32c: checksum(body), etag: info.etag, role: 'vector', fieldId: 101 };
@@ -23,7 +29,7 @@ async function stage(count: number): Promise<{ store: FaultyObjectStore; parts: 
     const body = new Uint8Array(100 + i).fill(i);
     objects.push({ source: refOf(await store.put(`source/${i}`, body), body), targetKey: `target/${i}` });
   }
-  const parts = { objects: store, runtime, lanes: new Semaphore('copies', 4, 1000), concurrency: 8 };
+  const parts = { objects: store, runtime, lanes: lanesOf(4), concurrency: 8 };
   return { store, parts, task: { objects, jobId: 1 } };
 }
 
@@ -149,7 +155,7 @@ describe.skipIf(!available.ok)(`copying objects on MinIO ${available.reason}`, (
       const large = new Uint8Array(12 << 20).map((_, i) => i * 13);
       const small = large.subarray(0, 1000);
       const sources = [refOf(await store.put('source/small', small), small), refOf(await store.put('source/large', large), large)];
-      const parts = { objects: store, runtime, lanes: new Semaphore('copies', 4, 1000), concurrency: 8 };
+      const parts = { objects: store, runtime, lanes: lanesOf(4), concurrency: 8 };
       const task = { jobId: 1, objects: sources.map((source) => ({ source, targetKey: source.key.replace('source', 'target') })) };
       const copied = await copyObjects(parts, task, () => {}, none);
       for (const ref of copied) expect(checksum(await store.get(ref.key))).toBe(ref.crc32c);

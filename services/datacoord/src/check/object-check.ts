@@ -1,12 +1,14 @@
 import { asCairnError, isRetriable, mapLimit } from '@cairn/base';
 import type { ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
-import { type ExaminerPool, examineObject } from '@cairn/segment';
+import { type ExaminerPool, examineObject, ReadBuffers } from '@cairn/segment';
 import { infosOf, whyNot } from './object-infos.ts';
 
 /** Objects looked at at once; reading keeps this many in memory. */
 const PARALLEL_HEADS = 32;
 const PARALLEL_READS = 4;
+/** Of buffers that wait for their next object. */
+const KEPT_BUFFER_BYTES = 64 * 1024 * 1024;
 
 /** An object that something refers to; `rows`: what it must hold when it is read, absent where it is no table. */
 export interface ReferredObject {
@@ -36,9 +38,10 @@ export async function checkObjects(
   const damage: ObjectDamage[] = [];
   const all = [...byContent.values()];
   if (pool) {
+    const buffers = new ReadBuffers(KEPT_BUFFER_BYTES);
     await mapLimit(all, PARALLEL_READS, async ({ object, rows, by }) => {
       try {
-        await examineObject({ objects, pool }, object, rows);
+        await examineObject({ objects, pool, buffers }, object, rows);
       } catch (error) {
         if (isRetriable(error)) throw error;
         damage.push({ key: object.key, by, detail: asCairnError(error).message });

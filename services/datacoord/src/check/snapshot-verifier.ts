@@ -15,6 +15,7 @@ import {
   isSeenAsStored,
   parseHash,
   ReadAhead,
+  ReadBuffers,
   type RowSum,
   readSnapshot,
   type SnapshotBundle,
@@ -28,12 +29,13 @@ import { infosOf, whyNot } from './object-infos.ts';
 const PAGE_MS = 1_500;
 /** Objects asked for at once when only heads are compared. */
 const PARALLEL_HEADS = 64;
-/** Units looked at between two looks at the clock, per parallel lane. */
-const STRIDE = 4;
 /** Units whose heads are compared between two looks at the clock. */
 const HEADS_STRIDE = 1_000;
 /** Segments read at once for each hashing thread: one is read while another is hashed. */
 const READERS_PER_THREAD = 2;
+
+/** Of buffers that wait for their next object, during one verification. */
+const KEPT_BUFFER_BYTES = 64 * 1024 * 1024;
 
 export interface VerifyOptions {
   readonly deep: boolean;
@@ -98,15 +100,26 @@ export class SnapshotVerifier {
     }
     const units = unitsOf(bundle);
     let progress: Progress = before ?? start(record.id);
-    const lanes = this.#pool.size * READERS_PER_THREAD;
-    const stride = options.deep ? lanes * STRIDE : HEADS_STRIDE;
     const parts = this.#parts(bundle, options);
-    while (progress.at < units.length) {
-      const some = units.slice(progress.at, progress.at + stride);
-      if (!options.deep) await this.#heads(some, findings);
-      const results = options.deep ? await mapLimit(some, lanes, (unit) => this.#look(unit, parts, findings)) : some.map(() => undefined);
-      progress = advance(progress, some, results);
-      if (options.paged && this.#runtime.monotonic() - started > PAGE_MS) break;
+    const pageEnds = () => options.paged === true && this.#runtime.monotonic() - started > PAGE_MS;
+    if (options.deep) {
+      const rest = units.slice(progress.at);
+      const results: (ExaminedSegment | undefined)[] = [];
+      // Units are begun in order: those begun when the page ends are the first ones.
+      let begun = 0;
+      await mapLimit(rest, this.#pool.size * READERS_PER_THREAD, async (unit, at) => {
+        if (at > 0 && pageEnds()) return;
+        begun = at + 1;
+        results[at] = await this.#look(unit, parts, findings);
+      });
+      progress = advance(progress, rest.slice(0, begun), results);
+    } else {
+      while (progress.at < units.length) {
+        const some = units.slice(progress.at, progress.at + HEADS_STRIDE);
+        await this.#heads(some, findings);
+        progress = advance(progress, some, []);
+        if (pageEnds()) break;
+      }
     }
     const elapsedMs = progress.elapsedMs + Math.round(this.#runtime.monotonic() - started);
     progress = { ...progress, elapsedMs };
@@ -151,6 +164,7 @@ export class SnapshotVerifier {
       schema: bundle.definition.collection?.schema ?? new Uint8Array(),
       deletes: new DeleteReader(this.#objects, bundle.deltaLogs),
       ahead: this.#ahead,
+      buffers: new ReadBuffers(KEPT_BUFFER_BYTES),
       ...(throttle ? { throttle } : {}),
     };
   }
