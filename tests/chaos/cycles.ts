@@ -26,14 +26,14 @@ export interface CyclesResult {
   readonly restores: { readonly completed: number; readonly failed: number };
 }
 
-const FAULTS = ['kill', 'kill store', 'no datanode', 'hang etcd', 'hang nats', 'hang minio', 'slow', 'refuse', 'cut'] as const;
+const FAULTS = ['kill', 'kill store', 'no datanode', 'hang etcd', 'hang nats', 'hang minio', 'slow', 'refuse', 'full', 'cut'] as const;
 export type Fault = (typeof FAULTS)[number];
 
 /** Kills are quick and many, hangs are long and few. */
 export const ALL_FAULTS: readonly Fault[] = [
   ...(Array(6).fill('kill') as Fault[]),
   ...(Array(3).fill('kill store') as Fault[]),
-  ...(['no datanode', 'no datanode', 'hang etcd', 'hang nats', 'hang minio', 'slow', 'slow', 'refuse', 'refuse', 'cut', 'cut'] as Fault[]),
+  ...(['no datanode', 'no datanode', 'hang etcd', 'hang nats', 'hang minio', 'slow', 'slow', 'refuse', 'refuse', 'full', 'full', 'cut', 'cut'] as Fault[]),
 ];
 
 /** Time after which the cluster must serve again, ms: a lease of 3 s, take-over, back-off of stores that were away, and a slow machine. */
@@ -175,6 +175,8 @@ function faultOf(cluster: Cluster, fault: Fault, pick: Pick, random: () => numbe
       return { what: 'MinIO takes a second longer for each call', hurt: moody('slow') };
     case 'refuse':
       return { what: 'MinIO answers every third call with 503', hurt: moody('refuse') };
+    case 'full':
+      return { what: 'MinIO has no room for what is written', hurt: moody('full') };
     case 'cut':
       return { what: 'connections to MinIO break in the middle of writes and copies', hurt: moody('cut') };
     default:

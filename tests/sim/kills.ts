@@ -3,13 +3,15 @@
  * moment when its aftermath is over; then it is run again for each point, and the process that stands there dies: before its call is sent, and after.
  * It comes back, and everything promised of the operation and of the rest must hold.
  */
+import { DrillState } from '@cairn/proto/cairn/meta';
+import { verifyCertificate } from '@cairn/segment';
 import { differences } from '../support/model.ts';
 import type { Outcome, Row } from '../support/outcome.ts';
 import { checkEverything } from './check-everything.ts';
 import { SimulatedClient } from './client.ts';
 import { World } from './world.ts';
 
-export const OPERATIONS = ['create', 'abort', 'drop', 'pin', 'restore', 'clone', 'publish', 'compact'] as const;
+export const OPERATIONS = ['create', 'abort', 'drop', 'pin', 'restore', 'clone', 'publish', 'compact', 'drill'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
 export interface KillPoint {
@@ -44,6 +46,9 @@ const PINNED = 2601;
 /** Tries of calls that must work in the end. */
 const TRIES = 10;
 const PIN_SECONDS = 5;
+const POLL_MS = 300;
+/** Reasons of failed drills that say the snapshot is not whole. */
+const SPEAKS_AGAINST = /is not the snapshot|rows were counted after/;
 
 /** Every point of the operation, twice where a call is sent: it does not arrive, it does. */
 export async function killPoints(operation: Operation): Promise<readonly KillPoint[]> {
@@ -146,6 +151,8 @@ class KillRun {
         return this.#restore('reference');
       case 'compact':
         return this.#compact();
+      case 'drill':
+        return this.#drill();
       default:
         throw new Error(`unknown operation ${this.#operation satisfies never}`);
     }
@@ -218,6 +225,45 @@ class KillRun {
       this.#must('drop', await this.#client.dropSnapshot('main', 's', TRIES));
       await this.#restoreAndCompare('r2', this.#rows, 'after');
     };
+  }
+
+  /** A drill: Completed with a certificate of exactly these rows, or Failed for a reason that is no word against the snapshot; one more completes. */
+  async #drill(): Promise<() => Promise<void>> {
+    const rows = this.#rows.size;
+    const begun = await this.#client.startDrill('main', 's');
+    if (begun.kind === 'refused') this.#world.problem(`the drill was refused: ${begun.reason}`);
+    const ended = begun.kind === 'done' ? await this.#drilled(begun.value.id, rows) : undefined;
+    return async () => {
+      if (begun.kind === 'done' && ended === undefined && (await this.#drilled(begun.value.id, rows)) === undefined)
+        this.#world.problem('the drill does not end');
+      const again = await this.#client.startDrill('main', 's');
+      this.#must('drill once more', again);
+      if (again.kind === 'done') {
+        const state = await this.#drilled(again.value.id, rows);
+        if (state !== DrillState.DRILL_COMPLETED) this.#world.problem(`the drill after it is ${state ?? 'not over'}`);
+      }
+      await this.#restoreAndCompare('r1', new Map(this.#rows));
+      this.#must('drop', await this.#client.dropSnapshot('main', 's', TRIES));
+    };
+  }
+
+  /** How a drill ended; undefined: it did not. */
+  async #drilled(id: number, rows: number): Promise<DrillState | undefined> {
+    const until = this.#world.simulation.nowMs + RESTORE_LIMIT_MS;
+    while (this.#world.simulation.nowMs < until) {
+      await this.#world.outside.sleep(POLL_MS);
+      const found = await this.#client.getDrill(id);
+      if (found.kind !== 'done' || found.value.state === DrillState.DRILL_RUNNING) continue;
+      const { state, reason, certificate } = found.value;
+      if (state !== DrillState.DRILL_COMPLETED) {
+        if (SPEAKS_AGAINST.test(reason)) this.#world.problem(`the drill says of a whole snapshot: ${reason}`);
+        return state;
+      }
+      const { visible_rows: certified } = verifyCertificate(certificate).body.content;
+      if (certified !== rows) this.#world.problem(`the certificate says ${certified} rows, the snapshot has ${rows}`);
+      return state;
+    }
+    return undefined;
   }
 
   async #restore(mode: 'copy' | 'reference'): Promise<() => Promise<void>> {

@@ -5,13 +5,17 @@
 import { Agent, createServer, request as forward, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { freePorts } from './servers.ts';
 
-/** `slow`: a second before each request goes on. `refuse`: 503 to every third. `cut`: a third of the writes and copies is done, and the connection
+/** `slow`: a second before each request goes on. `refuse`: 503 to every third. `full`: no room for anything that would be written. `cut`: a third of the writes and copies is done, and the connection
  * breaks before, or in the middle of, the answer. */
-export type StoreMood = 'well' | 'slow' | 'refuse' | 'cut';
+export type StoreMood = 'well' | 'slow' | 'refuse' | 'full' | 'cut';
 
 const SLOW_MS = 1_000;
 const EVERY = 3;
 const SLOW_DOWN = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>';
+/** As MinIO says that its disks are full. */
+const STORAGE_FULL =
+  '<?xml version="1.0" encoding="UTF-8"?><Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold.</Message></Error>';
+const FULL_STATUS = 507;
 
 export class StoreProxy {
   mood: StoreMood = 'well';
@@ -48,15 +52,19 @@ export class StoreProxy {
     if (this.mood === 'slow') {
       this.hurt++;
       setTimeout(() => this.#send(request, response, false), SLOW_MS);
-    } else if (this.mood === 'refuse' && number % EVERY === 0) {
-      this.hurt++;
-      request.resume();
-      request.on('end', () => response.writeHead(503, { 'content-type': 'application/xml' }).end(SLOW_DOWN));
-    } else {
+    } else if (this.mood === 'refuse' && number % EVERY === 0) this.#refuse(request, response, 503, SLOW_DOWN);
+    else if (this.mood === 'full' && request.method === 'PUT') this.#refuse(request, response, FULL_STATUS, STORAGE_FULL);
+    else {
       const cut = this.mood === 'cut' && request.method === 'PUT' && number % EVERY === 0;
       if (cut) this.hurt++;
       this.#send(request, response, cut);
     }
+  }
+
+  #refuse(request: IncomingMessage, response: ServerResponse, status: number, error: string): void {
+    this.hurt++;
+    request.resume();
+    request.on('end', () => response.writeHead(status, { 'content-type': 'application/xml' }).end(error));
   }
 
   #send(request: IncomingMessage, response: ServerResponse, cut: boolean): void {

@@ -82,7 +82,7 @@ export class World {
     return this.network.client(DataCoordDefinition, `inproc:${nodeId}`);
   }
 
-  async until(condition: () => boolean | Promise<boolean>, what: string, withinMs = 10_000): Promise<void> {
+  async until(condition: () => boolean | Promise<boolean>, what: string, withinMs = 60_000): Promise<void> {
     const end = this.runtime.monotonic() + withinMs;
     while (!(await condition())) {
       if (this.runtime.monotonic() > end) throw new Error(`not within ${withinMs} ms: ${what}`);
