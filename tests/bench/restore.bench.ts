@@ -321,6 +321,10 @@ async function tenAtOnce(rounds: number): Promise<void> {
         'at once s': round(whole / 1000, 2),
         times: round(whole / sum, 2),
         'last / first': round(Math.max(...ends) / Math.min(...ends), 2),
+        'each, s': ends
+          .toSorted((x, y) => x - y)
+          .map((ms) => round(ms / 1000, 2))
+          .join(' '),
       });
     }
     printTable('ten restores of 80 MB at once on two datanodes, and one by one', rows);

@@ -1,8 +1,10 @@
 /**
  * Verification of a snapshot over a store on disk and over MinIO: shallow in objects a second, deep beside one sequential read of the same objects by
- * the same client, interleaved. 40 segments of 20,000 × 128 (420 MB) and 3,000 small objects.
+ * the same client, interleaved. 40 segments of 20,000 × 128 (420 MB) and 3,000 small objects. On disk also with the files put out of the page cache
+ * before each turn: what the device gives.
  *   node tests/bench/verify.bench.ts [disk|minio]
  */
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -83,7 +85,7 @@ const seconds = async (work: () => Promise<unknown>): Promise<number> => {
   return (performance.now() - start) / 1000;
 };
 
-async function measure(name: string, objects: ObjectStore): Promise<void> {
+async function measure(name: string, objects: ObjectStore, forget?: (keys: readonly string[]) => void): Promise<void> {
   const pool = new ExaminerPool(runtime, 2);
   const verifier = new SnapshotVerifier({ objects, runtime, pool });
   const { record, refs } = await large(objects);
@@ -95,15 +97,23 @@ async function measure(name: string, objects: ObjectStore): Promise<void> {
   };
   const referred = refs.map((object) => ({ object, rows: ROWS, by: 'bench' }));
   await must(record, true);
-  const times: { read: number; deep: number; check: number; shallow: number }[] = [];
+  const times: { read: number; deep: number; check: number; shallow: number; coldRead: number; coldDeep: number }[] = [];
+  const readAll = async () => {
+    for (const ref of refs) await objects.get(ref.key);
+  };
+  const cold = async (work: () => Promise<unknown>): Promise<number> => {
+    if (!forget) return 0;
+    forget(refs.map((ref) => ref.key));
+    return seconds(work);
+  };
   for (let i = 0; i < ROUNDS; i++) {
     times.push({
-      read: await seconds(async () => {
-        for (const ref of refs) await objects.get(ref.key);
-      }),
+      read: await seconds(readAll),
       deep: await seconds(() => must(record, true)),
       check: await seconds(() => checkObjects(objects, referred, pool)),
       shallow: await seconds(() => must(few, false)),
+      coldRead: await cold(readAll),
+      coldDeep: await cold(() => must(record, true)),
     });
   }
   const median = (what: keyof (typeof times)[number]): number =>
@@ -111,12 +121,19 @@ async function measure(name: string, objects: ObjectStore): Promise<void> {
       times.map((one) => one[what]),
       0.5,
     );
-  const share = (what: 'deep' | 'check'): string => `${round((100 * median('read')) / median(what), 0)} % of the read`;
+  const share = (what: keyof (typeof times)[number], of: keyof (typeof times)[number] = 'read'): string =>
+    `${round((100 * median(of)) / median(what), 0)} % of the read`;
   printTable(`verification, ${name}, ${round(megabytes, 0)} MB, medians of ${ROUNDS}`, [
     { what: 'sequential read', rate: `${round(megabytes / median('read'), 0)} MB/s` },
     { what: 'verify --deep', rate: `${round(megabytes / median('deep'), 0)} MB/s`, share: share('deep') },
     { what: 'check --deep', rate: `${round(megabytes / median('check'), 0)} MB/s`, share: share('check') },
     { what: 'verify', rate: `${round(SMALL / median('shallow'), 0)} objects/s` },
+    ...(forget
+      ? [
+          { what: 'sequential read, cold', rate: `${round(megabytes / median('coldRead'), 0)} MB/s` },
+          { what: 'verify --deep, cold', rate: `${round(megabytes / median('coldDeep'), 0)} MB/s`, share: share('coldDeep', 'coldRead') },
+        ]
+      : []),
   ]);
   await pool.stop();
 }
@@ -126,7 +143,11 @@ if (only !== 'minio') {
   const root = mkdtempSync(join(tmpdir(), 'cairn-verify-'));
   const objects = new DiskObjectStore(root, runtime);
   try {
-    await measure('disk', objects);
+    // Reads nothing, and says that the pages of the file are not needed.
+    const forget = (keys: readonly string[]) => {
+      for (const key of keys) execFileSync('dd', [`if=${objects.localPath(key)}`, 'iflag=nocache', 'count=0', 'status=none']);
+    };
+    await measure('disk', objects, forget);
   } finally {
     await objects.close();
     rmSync(root, { recursive: true, force: true });
