@@ -33,7 +33,21 @@ export type Fault = (typeof FAULTS)[number];
 export const ALL_FAULTS: readonly Fault[] = [
   ...(Array(6).fill('kill') as Fault[]),
   ...(Array(3).fill('kill store') as Fault[]),
-  ...(['no datanode', 'no datanode', 'hang etcd', 'hang nats', 'hang minio', 'slow', 'slow', 'refuse', 'refuse', 'full', 'full', 'cut', 'cut'] as Fault[]),
+  ...([
+    'no datanode',
+    'no datanode',
+    'hang etcd',
+    'hang nats',
+    'hang minio',
+    'slow',
+    'slow',
+    'refuse',
+    'refuse',
+    'full',
+    'full',
+    'cut',
+    'cut',
+  ] as Fault[]),
 ];
 
 /** Time after which the cluster must serve again, ms: a lease of 3 s, take-over, back-off of stores that were away, and a slow machine. */
