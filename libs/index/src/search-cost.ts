@@ -22,8 +22,9 @@ const storedRunNs = (dim: number): number => 1.2 * dim;
 /** Estimate of one query's walk. */
 export const graphNs = (scalar: GraphScalar, breadth: number, dim: number): number => breadth * STEP_NS[scalar](dim);
 
-/** A row's int8 code copied to the others that match, once for all queries of a request; and what a query costs beside its rows. */
-const codeGatherNs = (dim: number): number => 30 + 0.22 * dim;
+/** A row's int8 code copied to the others that match, once for all queries of a request, out of the processor's cache or out of memory; and what a query costs beside its rows. */
+const CACHED_BYTES = 8_000_000;
+const codeGatherNs = (rows: number, dim: number): number => (rows * dim <= CACHED_BYTES ? 5 + 0.1 * dim : 30 + 0.22 * dim);
 const CODE_SCAN_NS = 20_000;
 
 /** A row that is compared where it stands, its match with the filter looked up for the nearest only. */
@@ -31,11 +32,11 @@ const inPlaceRowNs = (dim: number): number => 6 + 0.03 * dim;
 
 /** Whether all rows are compared where they stand, rather than those that match copied together. */
 export const scansInPlace = (matching: number, rows: number, dim: number, nq: number): boolean =>
-  rows * inPlaceRowNs(dim) < matching * (inPlaceRowNs(dim) + codeGatherNs(dim) / nq);
+  rows * inPlaceRowNs(dim) < matching * (inPlaceRowNs(dim) + codeGatherNs(rows, dim) / nq);
 
 /** Estimate of looking at `matching` of `rows` rows through their codes. */
 export const codeScanNs = (matching: number, rows: number, dim: number, nq: number): number =>
-  CODE_SCAN_NS + Math.min(matching * (inPlaceRowNs(dim) + codeGatherNs(dim) / nq), rows * inPlaceRowNs(dim));
+  CODE_SCAN_NS + Math.min(matching * (inPlaceRowNs(dim) + codeGatherNs(rows, dim) / nq), rows * inPlaceRowNs(dim));
 
 /** One query of several that look at `matching` of `rows` rows: copied together, or all of them in place. */
 const scanNs = (rows: number, matching: number, dim: number, nq: number): number =>

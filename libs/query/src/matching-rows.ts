@@ -3,6 +3,7 @@ import { type Expr, evaluate, fieldsOf, keyLookup, type LeafAnswer, type Literal
 import { type Column, type Field, keyColumn, sliceColumn } from '@cairn/schema';
 import { pause, type ReadableSegment } from '@cairn/segment';
 import { indexAnswers } from './index-answers.ts';
+import { knownFilters } from './known-filters.ts';
 
 /** Rows evaluated in one stretch, a few ms for a usual filter; a multiple of 8. */
 const SLICE_ROWS = 65_536;
@@ -23,7 +24,7 @@ export interface MatchRequest {
   readonly seed?: number | undefined;
 }
 
-/** Rows of a segment that a read may return. `bits` undefined: all of the `rows`. */
+/** Rows of a segment that a read may return. `bits` undefined: all of the `rows`. They may be remembered: nobody changes them. */
 export interface MatchingRows {
   readonly rows: number;
   readonly bits: Bitmap | undefined;
@@ -40,7 +41,7 @@ export async function matchingRows(segment: ReadableSegment, request: MatchReque
   const candidates = candidatesOf(segment, request, rows, visible);
   return {
     rows,
-    bits: candidates ? await checkCandidates(segment, request, rows, candidates) : await scan(segment, request, rows, visible),
+    bits: candidates ? await checkCandidates(segment, request, rows, candidates) : await remembered(segment, request, rows, visible),
   };
 }
 
@@ -87,6 +88,16 @@ async function checkCandidates(segment: ReadableSegment, request: MatchRequest, 
   candidates.forEach((row, i) => {
     if (bitAt(kept, i)) bits[row >> 3] |= 1 << (row & 7);
   });
+  return bits;
+}
+
+/** What the filter was found to be true for before, else a scan. */
+async function remembered(segment: ReadableSegment, request: MatchRequest, rows: number, visible: Bitmap | undefined): Promise<Bitmap> {
+  const filters = knownFilters(segment, request.expr);
+  const known = filters?.get(request.expr, visible);
+  if (known) return known;
+  const bits = await scan(segment, request, rows, visible);
+  filters?.see(request.expr, visible, bits);
   return bits;
 }
 

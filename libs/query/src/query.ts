@@ -1,8 +1,8 @@
 import { mapLimit, type Runtime, rowsOfBits } from '@cairn/base';
-import { deserializeExpr } from '@cairn/expr';
 import type { QueryPlan } from '@cairn/proto/cairn/services';
 import { type CollectionSchema, type Column, compareKeyRows, makeBatch, sortOrder, takeColumn } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
+import { decodeFilter } from './known-filters.ts';
 import { countMatches, type MatchingRows, matchingRows } from './matching-rows.ts';
 import { gatherOutput } from './output.ts';
 import { PickList, type Picks } from './picks.ts';
@@ -28,7 +28,7 @@ const SEGMENTS_AT_ONCE = 8;
  */
 export async function executeQuery(request: QueryRequest): Promise<QueryRows> {
   const { segments, schema, plan, readTs, expiredTs, runtime } = request;
-  const expr = deserializeExpr(plan.filter);
+  const expr = decodeFilter(plan.filter);
   const seed = runtime ? Math.floor(runtime.random() * 2 ** 31) : 0;
   const matches = await mapLimit(segments, SEGMENTS_AT_ONCE, (segment) =>
     matchingRows(segment, { expr, primaryKey: schema.primaryKey, readTs, expiredTs, runtime, seed }),

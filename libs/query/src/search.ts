@@ -1,9 +1,9 @@
 import { countBits, mapLimit, type Runtime, rowsOfBits } from '@cairn/base';
-import { deserializeExpr } from '@cairn/expr';
 import { type IndexHits, type IndexPool, isDescending, type VectorQuery } from '@cairn/index';
 import type { SearchPlan } from '@cairn/proto/cairn/services';
 import { type CollectionSchema, type Column, DataType, emptyColumn, makeBatch } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
+import { decodeFilter } from './known-filters.ts';
 import { type MatchRequest, matchingRows } from './matching-rows.ts';
 import { chooseHits, type MergeOptions } from './merge.ts';
 import { gatherOutput } from './output.ts';
@@ -33,7 +33,7 @@ export async function executeSearch(request: SearchRequest): Promise<SearchHits>
   const { schema, plan, readTs, expiredTs, runtime } = request;
   const params = readSearchPlan(plan, schema);
   const match: MatchRequest = {
-    expr: deserializeExpr(plan.filter),
+    expr: decodeFilter(plan.filter),
     primaryKey: schema.primaryKey,
     readTs,
     expiredTs,

@@ -13,6 +13,8 @@ export interface ReadableSegment {
   readonly rows: number;
   /** Sorted by primary key, then timestamp: key look-ups are binary searches and key order is row order. */
   readonly sorted: boolean;
+  /** Rows and their values never change; they can only be deleted. */
+  readonly final?: boolean;
   /** Row timestamps, at least `rows` of them. */
   readonly timestamps: Float64Array;
   /**

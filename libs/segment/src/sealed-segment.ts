@@ -64,6 +64,7 @@ export class SealedSegment implements ReadableSegment {
   readonly partitionId: number;
   readonly rows: number;
   readonly sorted: boolean;
+  readonly final = true;
   /** As stored. Where the record has a commit_ts, reads and later deletes see min(this, commit_ts). */
   readonly timestamps: Float64Array;
   readonly #options: OpenSegmentOptions;
