@@ -10,7 +10,7 @@ const cycles = Number(process.env['CAIRN_KILL_CYCLES'] ?? 10);
 const seed = Number(process.env['CAIRN_KILL_SEED'] ?? 1);
 /** Longer than a lease. */
 const HANG_MS = 4_000;
-const OTHERS: readonly Fault[] = ['no datanode', 'hang etcd', 'slow', 'refuse', 'cut'];
+const OTHERS: readonly Fault[] = ['no datanode', 'hang etcd', 'slow', 'refuse', 'full', 'cut'];
 
 const available = await serversAvailable();
 const why = available.ok ? '' : ` (skipped: ${available.reason})`;

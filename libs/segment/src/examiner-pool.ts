@@ -1,31 +1,26 @@
 import { Worker } from 'node:worker_threads';
 import { CairnError, type CodeName, type Deferred, deferred, type Runtime, Semaphore } from '@cairn/base';
-import { bufferOf, ExaminerLine, type ExaminerTask } from './examiner-task.ts';
+import { ExaminerLine, type ExaminerTask } from './examiner-task.ts';
 import { pause } from './object-bytes.ts';
 import type { ExaminedSegment } from './segment-examiner.ts';
 
 /** Segments that wait for an examiner. */
 const WAITING = 100_000;
 
-/** `buffer`: that of the task's bytes. */
-type Answer = { readonly buffer?: ArrayBuffer } & (
-  | { readonly result: ExaminedSegment | undefined }
-  | { readonly codeName: CodeName; readonly message: string }
-);
-
-interface Waiting extends Deferred<ExaminedSegment | undefined> {
-  readonly giveBack: ((buffer: ArrayBuffer) => void) | undefined;
-}
+type Answer = { readonly result: ExaminedSegment | undefined } | { readonly codeName: CodeName; readonly message: string };
 
 /** One examiner, for one user at a time. Its tasks are worked through in order. */
 export interface Examiner {
-  /** Bytes of a task, and the whole buffer they stand in, are the examiner's from now on; the buffer is given back when it is done with them. */
-  run(task: ExaminerTask, giveBack?: (buffer: ArrayBuffer) => void): Promise<ExaminedSegment | undefined>;
+  /**
+   * Bytes are not copied: shared ones are the examiner's until it answers, those that have a buffer for themselves are moved, and the caller must not
+   * touch them again.
+   */
+  run(task: ExaminerTask): Promise<ExaminedSegment | undefined>;
 }
 
 class WorkerExaminer implements Examiner {
   readonly #worker = new Worker(new URL('./examiner-worker.ts', import.meta.url), { execArgv: [] });
-  readonly #waiting: Waiting[] = [];
+  readonly #waiting: Deferred<ExaminedSegment | undefined>[] = [];
   #ended: CairnError | undefined;
 
   constructor() {
@@ -33,7 +28,6 @@ class WorkerExaminer implements Examiner {
       const waiting = this.#waiting.shift();
       // Only work under way keeps the process alive.
       if (this.#waiting.length === 0) this.#worker.unref();
-      if (answer.buffer) waiting?.giveBack?.(answer.buffer);
       if ('result' in answer) waiting?.resolve(answer.result);
       else waiting?.reject(new CairnError(answer.codeName, answer.message));
     });
@@ -46,13 +40,14 @@ class WorkerExaminer implements Examiner {
     return this.#ended !== undefined;
   }
 
-  run(task: ExaminerTask, giveBack?: (buffer: ArrayBuffer) => void): Promise<ExaminedSegment | undefined> {
+  run(task: ExaminerTask): Promise<ExaminedSegment | undefined> {
     if (this.#ended) return Promise.reject(this.#ended);
-    const answer = { ...deferred<ExaminedSegment | undefined>(), giveBack };
+    const answer = deferred<ExaminedSegment | undefined>();
     this.#waiting.push(answer);
     this.#worker.ref();
-    const buffer = bufferOf(task);
-    this.#worker.postMessage(task, buffer ? [buffer] : []);
+    const bytes = 'bytes' in task ? task.bytes : undefined;
+    const whole = bytes?.buffer instanceof ArrayBuffer && bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
+    this.#worker.postMessage(task, whole && bytes.buffer instanceof ArrayBuffer ? [bytes.buffer] : []);
     return answer.promise;
   }
 
@@ -76,7 +71,7 @@ class InlineExaminer implements Examiner {
     this.#runtime = runtime;
   }
 
-  run(task: ExaminerTask, giveBack?: (buffer: ArrayBuffer) => void): Promise<ExaminedSegment | undefined> {
+  run(task: ExaminerTask): Promise<ExaminedSegment | undefined> {
     const work = this.#last.then(async () => {
       const steps = this.#line.run(task);
       let step = steps.next();
@@ -84,8 +79,6 @@ class InlineExaminer implements Examiner {
         await pause(this.#runtime);
         step = steps.next();
       }
-      const buffer = bufferOf(task);
-      if (buffer) giveBack?.(buffer);
       return step.value;
     });
     this.#last = work.catch(() => undefined);

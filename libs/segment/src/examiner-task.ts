@@ -14,11 +14,6 @@ export type ExaminerTask =
   | { readonly op: 'remove'; readonly deletes: Deletes }
   | { readonly op: 'finish' };
 
-/** The buffer of a task's bytes. It is moved between threads, never copied: objects are read into buffers of their own. */
-export function bufferOf(task: ExaminerTask): ArrayBuffer | undefined {
-  return 'bytes' in task && task.bytes.buffer instanceof ArrayBuffer ? task.bytes.buffer : undefined;
-}
-
 /** Works through the tasks of one segment at a time; here or in a worker thread. */
 export class ExaminerLine {
   #segment: SegmentExaminer | undefined;

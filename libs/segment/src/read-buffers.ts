@@ -1,4 +1,4 @@
-/** Objects below have a buffer of their own: it costs nothing. */
+/** Smaller objects have memory of their own: it costs next to nothing. */
 const SMALL_BYTES = 64 * 1024;
 /** Buffers are made in steps of this, so that objects of about the same size share them. */
 const STEP_BYTES = 256 * 1024;
@@ -6,12 +6,13 @@ const STEP_BYTES = 256 * 1024;
 const MOST_EMPTY = 0.75;
 
 /**
- * Buffers that are used again for the next object, while there is reading to do. Memory that is new to the process costs as much as reading a file into
- * it; a verification reads gigabytes through a few buffers.
+ * Buffers that are used again for the next object, while there is reading to do, and that worker threads see as they are. Memory new to the process
+ * costs as much as reading a file into it, and a buffer that is moved between threads counts as new memory in each: the collector of garbage ran every
+ * third object.
  */
 export class ReadBuffers {
   readonly #keptBytes: number;
-  readonly #kept: ArrayBuffer[] = [];
+  readonly #kept: SharedArrayBuffer[] = [];
   #bytes = 0;
 
   /** `keptBytes`: of the buffers that wait for their next use. */
@@ -19,19 +20,19 @@ export class ReadBuffers {
     this.#keptBytes = keptBytes;
   }
 
-  /** Room of exactly so many bytes at the start of a buffer; what is in it is of no meaning. */
+  /** Room of exactly so many bytes; what is in it is of no meaning. */
   take(bytes: number): Uint8Array {
     if (bytes < SMALL_BYTES) return new Uint8Array(bytes);
     const at = this.#kept.findIndex(({ byteLength }) => byteLength >= bytes && bytes >= byteLength * (1 - MOST_EMPTY));
-    if (at < 0) return new Uint8Array(new ArrayBuffer(Math.ceil(bytes / STEP_BYTES) * STEP_BYTES), 0, bytes);
+    if (at < 0) return new Uint8Array(new SharedArrayBuffer(Math.ceil(bytes / STEP_BYTES) * STEP_BYTES), 0, bytes);
     const [buffer] = this.#kept.splice(at, 1);
     this.#bytes -= buffer.byteLength;
     return new Uint8Array(buffer, 0, bytes);
   }
 
-  /** A buffer that nobody reads or writes any more. */
-  giveBack(buffer: ArrayBuffer): void {
-    if (buffer.byteLength < SMALL_BYTES || this.#bytes + buffer.byteLength > this.#keptBytes) return;
+  /** Room that nobody reads or writes any more. */
+  giveBack({ buffer }: Uint8Array): void {
+    if (!(buffer instanceof SharedArrayBuffer) || this.#bytes + buffer.byteLength > this.#keptBytes) return;
     this.#kept.push(buffer);
     this.#bytes += buffer.byteLength;
   }

@@ -1,4 +1,4 @@
-import { assert, CairnError, checksum } from '@cairn/base';
+import { assert, CairnError, checksum, countBits } from '@cairn/base';
 import type { ObjectRef, SegmentRecord } from '@cairn/proto/cairn/meta';
 import {
   type CollectionSchema,
@@ -136,7 +136,9 @@ export class SegmentExaminer {
     if (contentHash !== '' && found !== contentHash)
       throw new CairnError('ObjectDamaged', `segment ${id} (${prefix}): content hash ${found}, recorded ${contentHash}`);
     const bits = this.#visible();
-    return { stored, visible: (this.#seen ?? this.#hashes).sum(bits) };
+    // Mostly all rows are seen, as they are stored: one sum then.
+    const same = this.#seen === undefined && countBits(bits) === this.#record.rows;
+    return { stored, visible: same ? stored : (this.#seen ?? this.#hashes).sum(bits) };
   }
 
   #visible(): Bitmap {

@@ -122,7 +122,7 @@ async function examineWith(
   for (const ref of tables) {
     const bytes = await bytesOf(ref);
     await before;
-    before = examiner.run({ op: 'add', ref, bytes }, (buffer) => buffers?.giveBack(buffer));
+    before = examiner.run({ op: 'add', ref, bytes }).finally(() => buffers?.giveBack(bytes));
     // Awaited at the next turn; until then a failure is nobody's.
     before.catch(() => undefined);
   }
@@ -141,7 +141,7 @@ export async function examineObject(
 ): Promise<void> {
   const bytes = await fetchBytes(parts, ref);
   await parts.pool.use(async (examiner) => {
-    await examiner.run({ op: 'check', ref, bytes, rows }, (buffer) => parts.buffers?.giveBack(buffer));
+    await examiner.run({ op: 'check', ref, bytes, rows }).finally(() => parts.buffers?.giveBack(bytes));
   });
 }
 
