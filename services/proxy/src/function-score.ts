@@ -1,7 +1,7 @@
 import { CairnError } from '@cairn/base';
 import type { FunctionScore } from '@cairn/proto/milvus/schema';
 import type { SearchHits } from '@cairn/query';
-import { type CollectionSchema, type TimeZone, takeBatch } from '@cairn/schema';
+import { type CollectionSchema, compareKeyRows, type TimeZone, takeBatch } from '@cairn/schema';
 import { type Boosts, boostedScores, readBoosts, readOf } from './boost.ts';
 import { type Decay, factorsOf, readDecay } from './decay.ts';
 import { type RankStrategy, readRankStrategy } from './hybrid-rank.ts';
@@ -51,15 +51,21 @@ export function readRescore(score: FunctionScore, schema: CollectionSchema, zone
   }
 }
 
-/** The hits of each query with their new scores, best first. Ties stay as they were. A decay turns distances round: bigger is better then, whatever the metric. */
-export function rescored(hits: SearchHits, rescore: Rescore, metric: string): SearchHits {
+/** The hits of each query with their new scores, best first; equal ones by the primary key `pk`, as in Milvus. A decay turns distances round: bigger is better then, whatever the metric. */
+export function rescored(hits: SearchHits, rescore: Rescore, metric: string, pk: number): SearchHits {
   if (hits.scores.length === 0) return hits;
   const scores = newScores(hits, rescore, metric);
+  const keys = hits.columns.columns.get(pk);
+  if (!keys) throw new CairnError('Internal', `hits without field ${pk}`);
   const sign = rescore.kind === 'decay' || isBiggerBetter(metric) ? 1 : -1;
   const order: number[] = [];
   let start = 0;
   for (const count of hits.counts) {
-    order.push(...Array.from({ length: count }, (_, i) => start + i).sort((a, b) => sign * (scores[b] - scores[a]) || a - b));
+    order.push(
+      ...Array.from({ length: count }, (_, i) => start + i).sort(
+        (a, b) => sign * (scores[b] - scores[a]) || compareKeyRows(keys, a, keys, b),
+      ),
+    );
     start += count;
   }
   const rows = Int32Array.from(order);

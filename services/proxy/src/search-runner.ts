@@ -95,13 +95,15 @@ async function searchOnce(parts: ProxyParts, context: RequestContext, search: Pl
   // What one owner answers is merged already, unless it was asked for more groups than a query has.
   const merged = shards.length === 1 && search.mergedGroups === undefined ? only : mergeHits(shards, options);
   const ts = Math.max(0, ...results.map((result) => result.ts));
-  const hits = search.rescore ? ranked(merged, search, search.rescore) : await ordered(merged, search, parts.runtime);
+  const hits = search.rescore
+    ? ranked(merged, search, search.rescore, entry.schema.primaryKey.id)
+    : await ordered(merged, search, parts.runtime);
   return { hits: rounded(afterOffset(hits, params.offset), params.roundDecimal), ts };
 }
 
 /** The best hits of each query, with the scores that a function gives them. */
-function ranked(hits: SearchHits, { output, plan }: PlannedSearch, rescore: Rescore): SearchHits {
-  const anew = rescored(hits, rescore, plan.metric);
+function ranked(hits: SearchHits, { output, plan }: PlannedSearch, rescore: Rescore, pk: number): SearchHits {
+  const anew = rescored(hits, rescore, plan.metric, pk);
   return { ...anew, columns: withoutNeededKeys(anew.columns, output, rescore.dynamicKeys) };
 }
 

@@ -1,8 +1,9 @@
 import { CairnError } from '@cairn/base';
 import type { SearchHits } from '@cairn/query';
-import { keyColumn, makeBatch, valueAt } from '@cairn/schema';
+import { type Field, keyColumn, makeBatch, numberColumn, valueAt } from '@cairn/schema';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { rescored } from '../src/function-score.ts';
 import { rankHits, readRankStrategy } from '../src/hybrid-rank.ts';
 import { cutPage, nextFloat, rangeOfPage, rangeOfTies } from '../src/search-iterator.ts';
 import { afterOffset, rounded } from '../src/search-runner.ts';
@@ -18,10 +19,32 @@ const hitsOf = (...queries: [number, number][][]): SearchHits => {
     searchedRows: all.length,
   };
 };
+const fieldNamed = (id: number): Field => ({ id, name: 'count' }) as Field;
 const keysOf = (hits: SearchHits): number[] => {
   const keys = hits.columns.columns.get(PK);
   return keys ? Array.from(hits.scores, (_, row) => Number(valueAt(keys, row))) : [];
 };
+
+describe('function score', () => {
+  test('new scores that are equal go by key, whatever the order of the old ones', () => {
+    const count = numberColumn(Float64Array.of(30, 20, 10));
+    const hits = hitsOf([
+      [9, 0.75],
+      [2, 0.5],
+      [5, 0.5],
+    ]);
+    const decay = {
+      field: fieldNamed(101),
+      factor: (value: number) => (value === 30 ? 0.5 : 0.75),
+      normalize: false,
+      mode: 'max' as const,
+    };
+    const columns = makeBatch([...hits.columns.columns, [101, count]]);
+    const ranked = rescored({ ...hits, columns }, { kind: 'decay', decay, fieldIds: [101], dynamicKeys: [] }, 'COSINE', PK);
+    expect(keysOf(ranked)).toEqual([2, 5, 9]);
+    expect([...ranked.scores]).toEqual([0.375, 0.375, 0.375]);
+  });
+});
 
 describe('hybrid search', () => {
   const page = { nq: 1, limit: 10, offset: 0 };
