@@ -1,6 +1,6 @@
 import { mapLimit, type Runtime, rowsOfBits } from '@cairn/base';
 import type { QueryPlan } from '@cairn/proto/cairn/services';
-import { type CollectionSchema, type Column, compareKeyRows, makeBatch, sortOrder, takeColumn } from '@cairn/schema';
+import { type CollectionSchema, type Column, keyRowOrder, makeBatch, sortOrder, takeColumn } from '@cairn/schema';
 import type { ReadableSegment } from '@cairn/segment';
 import { decodeFilter } from './known-filters.ts';
 import { countMatches, type MatchingRows, matchingRows } from './matching-rows.ts';
@@ -64,9 +64,10 @@ async function keyOrder(segment: ReadableSegment, matches: MatchingRows, pkField
 async function throughLastKey(segment: ReadableSegment, rows: Int32Array, pkFieldId: number, limit: number): Promise<Int32Array> {
   for (let take = limit + 16; take < rows.length; take *= 2) {
     const keys = await segment.gather(pkFieldId, rows.subarray(0, take));
+    const compare = keyRowOrder([keys]);
     let different = 1;
     for (let i = 1; i < take; i++) {
-      if (compareKeyRows(keys, i - 1, keys, i) === 0) continue;
+      if (compare(0, i - 1, 0, i) === 0) continue;
       if (++different > limit) return rows.subarray(0, i);
     }
   }
@@ -78,18 +79,19 @@ function newestOfKeys(segments: readonly Candidates[], limit: number): Picks {
   const at = new Int32Array(segments.length);
   const picks = new PickList();
   const most = limit > 0 ? limit : Number.POSITIVE_INFINITY;
-  const keyAt = (part: number, other: Candidates, row: number): number => compareKeyRows(segments[part].keys, at[part], other.keys, row);
+  const compare = keyRowOrder(segments.map(({ keys }) => keys));
+  const keyAt = (part: number, other: number, row: number): number => compare(part, at[part], other, row);
   while (picks.length < most) {
     let least = -1;
     for (let part = 0; part < segments.length; part++) {
-      if (at[part] < segments[part].rows.length && (least < 0 || keyAt(part, segments[least], at[least]) < 0)) least = part;
+      if (at[part] < segments[part].rows.length && (least < 0 || keyAt(part, least, at[least]) < 0)) least = part;
     }
     if (least < 0) break;
     const leader = segments[least];
     const first = at[least];
     let best = { part: least, row: leader.rows[first], ts: leader.timestamps[first] };
     for (let part = 0; part < segments.length; part++) {
-      for (; at[part] < segments[part].rows.length && keyAt(part, leader, first) === 0; at[part]++) {
+      for (; at[part] < segments[part].rows.length && keyAt(part, least, first) === 0; at[part]++) {
         const ts = segments[part].timestamps[at[part]];
         if (ts > best.ts) best = { part, row: segments[part].rows[at[part]], ts };
       }

@@ -181,22 +181,37 @@ function prefixesOf(keys: BytesColumn): Float64Array {
 
 /** Rows of a column in key order that hold one of `keys`, ascending and each once. */
 export function findKeyRows(sorted: Column, keys: Column): Int32Array {
+  const lookup = new KeyLookup(sorted, keys);
   const rows: number[] = [];
-  for (let key = 0; key < keys.length; key++)
-    for (let row = lowerBound(sorted, keys, key); row < sorted.length && compareKeyRows(sorted, row, keys, key) === 0; row++)
-      rows.push(row);
+  for (let key = 0; key < keys.length; key++) for (let row = lookup.first(key); lookup.holds(row, key); row++) rows.push(row);
   const found = Int32Array.from(rows).sort();
   return found.filter((row, i) => i === 0 || row !== found[i - 1]);
 }
 
-/** First row of `sorted` whose key is not below keys[key]. */
-export function lowerBound(sorted: Column, keys: Column, key: number): number {
-  let low = 0;
-  let high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (compareKeyRows(sorted, middle, keys, key) < 0) low = middle + 1;
-    else high = middle;
+/** Look-ups of `keys` in a column that is in key order. Made once for many: each by itself would build its views anew. */
+export class KeyLookup {
+  readonly #compare: (a: number, i: number, b: number, j: number) => number;
+  readonly #rows: number;
+
+  constructor(sorted: Column, keys: Column) {
+    this.#compare = keyRowOrder([sorted, keys]);
+    this.#rows = sorted.length;
   }
-  return low;
+
+  /** First row of `sorted` whose key is not below keys[key]; their number when there is none. */
+  first(key: number): number {
+    let low = 0;
+    let high = this.#rows;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#compare(0, middle, 1, key) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** Whether there is such a row, and it has keys[key]. */
+  holds(row: number, key: number): boolean {
+    return row < this.#rows && this.#compare(0, row, 1, key) === 0;
+  }
 }

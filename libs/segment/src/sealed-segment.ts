@@ -5,12 +5,11 @@ import {
   type CollectionSchema,
   type Column,
   type ColumnBatch,
-  compareKeyRows,
   defaultColumn,
   type Field,
   familyOf,
   findKeyRows,
-  lowerBound,
+  KeyLookup,
   readArrowFile,
   type StoredVectors,
   sortOrder,
@@ -209,14 +208,11 @@ export class SealedSegment implements ReadableSegment {
    */
   applyDeletes(deletes: Deletes, options: { readonly original?: boolean } = {}): number {
     const timestamps = options.original === true ? this.timestamps : this.#effective;
+    const lookup = new KeyLookup(this.#keys, deletes.keys);
     let marked = 0;
     for (let i = 0; i < deletes.ts.length; i++) {
       const [ts, readTs] = [deletes.ts[i], deletes.readTs[i]];
-      for (
-        let at = lowerBound(this.#keys, deletes.keys, i);
-        at < this.rows && compareKeyRows(this.#keys, at, deletes.keys, i) === 0;
-        at++
-      ) {
+      for (let at = lookup.first(i); lookup.holds(at, i); at++) {
         const row = this.#keyOrder === undefined ? at : this.#keyOrder[at];
         if (deleteHits(timestamps[row], ts, readTs) && this.#deletes.mark(row, ts, this.rows)) marked++;
       }

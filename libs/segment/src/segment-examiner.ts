@@ -3,10 +3,9 @@ import type { ObjectRef, SegmentRecord } from '@cairn/proto/cairn/meta';
 import {
   type CollectionSchema,
   type Column,
-  compareKeyRows,
   defaultColumn,
   type Field,
-  lowerBound,
+  KeyLookup,
   readArrowFile,
   sortOrder,
   TIMESTAMP_FIELD,
@@ -116,12 +115,12 @@ export class SegmentExaminer {
   *remove(deletes: Deletes): Generator<void, void> {
     const keys = this.#keys;
     assert(keys !== undefined, `segment ${this.#record.id}: deletes before its keys`);
-    const { rows } = this.#record;
+    const lookup = new KeyLookup(keys, deletes.keys);
     const bits = this.#visible();
     for (let i = 0; i < deletes.ts.length; i++) {
       if (i % DELETE_SLICE === DELETE_SLICE - 1) yield;
       const [ts, readTs] = [deletes.ts[i], deletes.readTs[i]];
-      for (let at = lowerBound(keys, deletes.keys, i); at < rows && compareKeyRows(keys, at, deletes.keys, i) === 0; at++) {
+      for (let at = lookup.first(i); lookup.holds(at, i); at++) {
         const row = this.#order === undefined ? at : this.#order[at];
         if (deleteHits(this.#timestamps[row], ts, readTs)) bits[row >> 3] &= ~(1 << (row & 7));
       }
