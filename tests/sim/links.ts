@@ -173,6 +173,7 @@ function keepAliveRuntime(link: Link, givenUp: { value: boolean }): Runtime {
     random: () => runtime.random(),
     randomBytes: (length) => runtime.randomBytes(length),
     sleep: (delayMs, signal) => runtime.sleep(delayMs, signal),
+    turn: () => runtime.turn(),
     after: (delayMs, callback) => runtime.after(delayMs + simulation.random() * options.faults.maxDelayMs, () => sent(callback)),
   };
 }

@@ -15,6 +15,11 @@ export interface Runtime {
   after(delayMs: number, callback: () => void): TimerHandle;
   /** Resolves after `delayMs`, rejects with Cancelled when the signal aborts first. */
   sleep(delayMs: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * For long work in slices: resolves when it is this slice's turn. No two slices of a process run in one turn of the event loop, so that eight
+   * flushes side by side delay everyone else by one slice, not by eight.
+   */
+  turn(): Promise<void>;
   /** Uniform in [0, 1). */
   random(): number;
   randomBytes(length: number): Uint8Array;

@@ -270,6 +270,10 @@ export class SimulatedRuntime implements Runtime {
     });
   }
 
+  turn(): Promise<void> {
+    return this.sleep(0);
+  }
+
   random(): number {
     return this.#simulation.random();
   }

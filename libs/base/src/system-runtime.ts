@@ -3,9 +3,29 @@ import { performance } from 'node:perf_hooks';
 import { CairnError } from './errors.ts';
 import type { Runtime, TimerHandle } from './runtime.ts';
 
+/** Who waits for a turn of the event loop; each turn lets one of them go on. */
+class TurnQueue {
+  readonly #waiting: (() => void)[] = [];
+
+  take(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      if (this.#waiting.length === 1) setImmediate(() => this.#next());
+    });
+  }
+
+  #next(): void {
+    const resolve = this.#waiting.shift();
+    // Before it goes on, which may bring it here again: it stands behind the others.
+    if (this.#waiting.length > 0) setImmediate(() => this.#next());
+    resolve?.();
+  }
+}
+
 /** The real clock, timers and randomness of this process. */
 export class SystemRuntime implements Runtime {
   readonly inline = false;
+  readonly turns = new TurnQueue();
 
   now(): number {
     return Date.now();
@@ -34,6 +54,10 @@ export class SystemRuntime implements Runtime {
       }, delayMs);
       signal?.addEventListener('abort', onAbort, { once: true });
     });
+  }
+
+  turn(): Promise<void> {
+    return this.turns.take();
   }
 
   random(): number {

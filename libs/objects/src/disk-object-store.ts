@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { CairnError, checksum, mapLimit, type Runtime, randomId } from '@cairn/base';
+import { CairnError, checksum, mapLimit, type Runtime, randomId, Semaphore } from '@cairn/base';
 import { DirectorySync } from './directory-sync.ts';
 import {
   type CopyOptions,
@@ -27,6 +27,8 @@ const TEMP_DIR = '.partial';
 /** A partial object older than this was left by a crash. */
 const PARTIAL_MAX_AGE_MS = 3_600_000;
 const DELETE_CONCURRENCY = 8;
+/** Files synced at once: libuv has four threads, and the embedded log and metadata commit on them too. */
+const SYNCS_AT_ONCE = 2;
 /** Tags remembered, so that `head` of an unchanged file need not read it again. */
 const TAGS_KEPT = 10_000;
 /** Tries of naming a file while others remove its emptied directory. */
@@ -41,6 +43,7 @@ export class DiskObjectStore implements ObjectStore {
   readonly #root: string;
   readonly #runtime: Runtime;
   readonly #directories = new DirectorySync();
+  readonly #syncs = new Semaphore('syncs of objects', SYNCS_AT_ONCE, Number.POSITIVE_INFINITY);
   readonly #tags = new Map<string, { readonly stamp: string; readonly crc32c: number }>();
   #opened: Promise<void> | undefined;
 
@@ -66,7 +69,7 @@ export class DiskObjectStore implements ObjectStore {
             await writeAll(file, slice);
           }
         }
-        await file.sync();
+        await this.#syncs.run(() => file.sync());
         stats = await file.stat();
       } finally {
         await file.close();
@@ -108,7 +111,7 @@ export class DiskObjectStore implements ObjectStore {
       let crc32c: number;
       let stats: Stats;
       try {
-        await file.sync();
+        await this.#syncs.run(() => file.sync());
         stats = await file.stat();
         crc32c = await checksumOf(file, options.signal);
       } finally {

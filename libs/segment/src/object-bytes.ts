@@ -8,9 +8,9 @@ const CHECKSUM_SLICE_BYTES = 8 * 1024 * 1024;
 /** Of a file that is only looked at: many are at once, and what each has in memory is garbage a moment later. */
 const FILE_SLICE_BYTES = 1024 * 1024;
 
-/** Gives way to the event loop. */
-export async function pause(runtime: Runtime): Promise<void> {
-  await runtime.sleep(0);
+/** Gives way to the event loop, and to other long work. */
+export function pause(runtime: Runtime): Promise<void> {
+  return runtime.turn();
 }
 
 /** ms of work after which the event loop gets its turn. */

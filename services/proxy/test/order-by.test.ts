@@ -107,6 +107,7 @@ test('a long sort gives way to other work', async () => {
     sleep: async () => {
       pauses++;
     },
+    turn: async () => undefined,
   };
   const count = 20_000;
   const rows = batch(
