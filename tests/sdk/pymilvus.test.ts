@@ -18,6 +18,7 @@ const CHECKS = [
   'upsert_delete',
   'times',
   'snapshot',
+  'databases',
   'errors',
 ] as const;
 const CHECKS_MS = 110_000;

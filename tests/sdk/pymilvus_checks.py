@@ -4,6 +4,7 @@ import json
 import math
 import random
 import sys
+import time
 import traceback
 
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, RRFRanker
@@ -144,24 +145,48 @@ def times():
     client.drop_collection("times")
 
 
+def completed(at, job):
+    for _ in range(600):
+        state = at.get_restore_snapshot_state(job_id=job)
+        if "Completed" in str(state.state):
+            return
+        assert "Failed" not in str(state.state), state
+        time.sleep(0.1)
+    raise AssertionError("the restore does not end")
+
+
 def snapshot():
     before = client.query(NAME, filter="id >= 0", output_fields=["title"])
     client.create_snapshot(collection_name=NAME, snapshot_name="before", description="checks")
     assert "before" in client.list_snapshots(collection_name=NAME)
     client.delete(NAME, filter="id >= 0")
-    job = client.restore_snapshot(snapshot_name="before", source_collection_name=NAME, target_collection_name="restored")
-    for _ in range(600):
-        state = client.get_restore_snapshot_state(job_id=job)
-        if "Completed" in str(state.state):
-            break
-        assert "Failed" not in str(state.state), state
-        import time
-
-        time.sleep(0.1)
+    completed(client, client.restore_snapshot(snapshot_name="before", source_collection_name=NAME, target_collection_name="restored"))
     client.load_collection("restored")
     after = client.query("restored", filter="id >= 0", output_fields=["title"], consistency_level="Strong")
     assert after == before, (len(after), len(before))
     client.drop_snapshot(snapshot_name="before", collection_name=NAME)
+
+
+def databases():
+    """A client of a database finds, restores into and lists that one alone, unless it names another."""
+    client.create_database("tenant")
+    tenant = MilvusClient(uri=f"http://{sys.argv[1]}", db_name="tenant")
+    tenant.create_collection("shelf", dimension=DIM)
+    tenant.insert("shelf", [{"id": i, "vector": vector()} for i in range(20)])
+    tenant.create_snapshot(collection_name="shelf", snapshot_name="s")
+    completed(tenant, tenant.restore_snapshot("s", source_collection_name="shelf", target_collection_name="here"))
+    there = tenant.restore_snapshot("s", source_collection_name="shelf", target_collection_name="there", target_db_name="default")
+    completed(tenant, there)
+    assert sorted(tenant.list_collections()) == ["here", "shelf"], tenant.list_collections()
+    assert "there" in client.list_collections() and "here" not in client.list_collections(), client.list_collections()
+    for at, name in ((tenant, "here"), (client, "there")):
+        at.load_collection(name)
+        assert at.query(name, filter="id >= 0", output_fields=["count(*)"])[0]["count(*)"] == 20
+    try:
+        found = client.list_snapshots(collection_name="shelf")
+        raise AssertionError(f"the default database shows {found} of another")
+    except Exception as error:
+        assert getattr(error, "code", None) == 100, error
 
 
 def errors():
@@ -174,7 +199,7 @@ def errors():
 
 
 failed = False
-for check in (create, insert, quick, search, query, iterators, hybrid, upsert_delete, times, snapshot, errors):
+for check in (create, insert, quick, search, query, iterators, hybrid, upsert_delete, times, snapshot, databases, errors):
     try:
         check()
         print(json.dumps({"check": check.__name__, "ok": True, "detail": ""}), flush=True)

@@ -9,6 +9,17 @@ import { freePorts } from './servers.ts';
  * breaks before, or in the middle of, the answer. */
 export type StoreMood = 'well' | 'slow' | 'refuse' | 'full' | 'cut';
 
+/** A request that was caught on its way. */
+export interface Caught {
+  readonly path: string;
+}
+
+interface Trap {
+  readonly path: RegExp;
+  readonly when: 'before' | 'after';
+  readonly spring: (caught: Caught) => void;
+}
+
 const SLOW_MS = 1_000;
 const EVERY = 3;
 const SLOW_DOWN = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>';
@@ -26,6 +37,7 @@ export class StoreProxy {
   #requests = 0;
   /** Requests that it hurt. */
   hurt = 0;
+  #trap: Trap | undefined;
 
   constructor(target: string) {
     this.#target = new URL(target);
@@ -47,7 +59,27 @@ export class StoreProxy {
     this.#agent.destroy();
   }
 
+  /**
+   * The next PUT of such a path never gets an answer: `before`, it never reaches the store; `after`, it is done there. Resolves when it is caught.
+   */
+  catchPut(path: RegExp, when: 'before' | 'after'): Promise<Caught> {
+    return new Promise((resolve) => {
+      this.#trap = { path, when, spring: resolve };
+    });
+  }
+
   #pass(request: IncomingMessage, response: ServerResponse): void {
+    const trap = this.#trap;
+    const url = request.url ?? '';
+    if (trap && request.method === 'PUT' && trap.path.test(url)) {
+      this.#trap = undefined;
+      request.on('error', () => undefined);
+      if (trap.when === 'before') {
+        request.resume();
+        trap.spring({ path: url });
+      } else this.#send(request, response, false, () => trap.spring({ path: url }));
+      return;
+    }
     const number = ++this.#requests;
     if (this.mood === 'slow') {
       this.hurt++;
@@ -67,10 +99,16 @@ export class StoreProxy {
     request.on('end', () => response.writeHead(status, { 'content-type': 'application/xml' }).end(error));
   }
 
-  #send(request: IncomingMessage, response: ServerResponse, cut: boolean): void {
+  /** `caught`: called instead of answering, once the store has answered. */
+  #send(request: IncomingMessage, response: ServerResponse, cut: boolean, caught?: () => void): void {
     const { hostname, port } = this.#target;
     const { method, url: path, headers } = request;
     const onward = forward({ hostname, port, method, path, headers, agent: this.#agent }, (answer) => {
+      if (caught) {
+        answer.resume();
+        caught();
+        return;
+      }
       if (cut) {
         answer.resume();
         response.destroy();
