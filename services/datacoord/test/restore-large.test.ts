@@ -29,7 +29,10 @@ const counted = (inner: MetaStore): MetaStore =>
   });
 
 beforeEach(async () => {
-  world = new World({ meta: counted, settings: { leaseTtlMs: 60_000, copyTaskItems: ITEMS, sweepPeriodMs: 3_600_000, gcIntervalMs: 3_600_000 } });
+  world = new World({
+    meta: counted,
+    settings: { leaseTtlMs: 60_000, copyTaskItems: ITEMS, sweepPeriodMs: 3_600_000, gcIntervalMs: 3_600_000 },
+  });
   await world.node('streaming', 's1');
   await world.node('datanode', 'd1');
   await world.coordinator('a');
