@@ -53,6 +53,8 @@ export interface LinkOptions {
 const CUT_TIMEOUT_MS = 1_000;
 const CUT_POLL_MS = 100;
 const LEASE_NEWS_MS = 300;
+/** A node hears of the end of its lease only when the store answers again. */
+const LATE_LEASE_NEWS_MS = 12_000;
 /** Keeps two calls that were sent at the same moment apart. */
 const APART_MS = 1e-6;
 const MAX_COPY_CUT_MS = 2_000;
@@ -146,7 +148,8 @@ export function linkedMeta(store: MemoryMetaStore, link: Link): MetaStore {
     range: (options) => link.call('range', () => far.range(options)),
     txn: (txn) => link.call(`txn ${firstKey(txn.then)}`, () => far.txn(txn)),
     watch: (prefix, signal) => link.stream((ended) => far.watch(prefix, ended), signal),
-    grantLease: (ttlMs) => link.call('grantLease', () => linkedLease(store, ttlMs, link)),
+    grantLease: (ttlMs, { ridesOutages = false } = {}) =>
+      link.call('grantLease', () => linkedLease(store, ttlMs, link, ridesOutages ? LATE_LEASE_NEWS_MS : LEASE_NEWS_MS)),
     ping: () => link.call('ping', () => far.ping()),
     close: () => runtime.seam(Promise.resolve()),
   };
@@ -179,13 +182,13 @@ function keepAliveRuntime(link: Link, givenUp: { value: boolean }): Runtime {
 }
 
 /** A lease over the link. The news that it is lost comes some time after the loss; a revocation ends its keep-alives even when it does not arrive. */
-async function linkedLease(store: MemoryMetaStore, ttlMs: number, link: Link): Promise<Lease> {
+async function linkedLease(store: MemoryMetaStore, ttlMs: number, link: Link, newsMs: number): Promise<Lease> {
   const { runtime, simulation } = link;
   const givenUp = { value: false };
   const inner = await store.connect(keepAliveRuntime(link, givenUp)).grantLease(ttlMs);
   const lost = new AbortController();
   const tell = (): void => {
-    runtime.after(simulation.random() * LEASE_NEWS_MS, () => lost.abort(inner.lost.reason));
+    runtime.after(simulation.random() * newsMs, () => lost.abort(inner.lost.reason));
   };
   if (inner.lost.aborted) tell();
   else inner.lost.addEventListener('abort', tell, { once: true });

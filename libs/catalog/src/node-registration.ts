@@ -66,7 +66,7 @@ export class NodeRegistration implements Service {
     return keys.node(this.#options.record.role, this.#options.record.id);
   }
 
-  /** Aborts when the lease is lost, also by stop(). */
+  /** Aborts when the store says that the lease has ended, also by stop(); not while it cannot be asked. */
   get lost(): AbortSignal {
     return this.#lost.signal;
   }
@@ -117,7 +117,9 @@ export class NodeRegistration implements Service {
     const { meta, runtime, ttlMs, logger, record } = this.#options;
     const { protocol = PROTOCOL } = this.#options;
     await requireCompatibleNodes(meta, protocol);
-    const lease = await meta.grantLease(ttlMs);
+    // What a node does is guarded by the end of its lease (reads), by the fence of the log (writes) and by compares (commits): it need not step down while
+    // the store is away, and all of them at once would, each to wait for the others' leases afterwards.
+    const lease = await meta.grantLease(ttlMs, { ridesOutages: true });
     const value = NodeRecord.fromPartial({ startedMs: runtime.now(), protocolMin: protocol.min, protocolMax: protocol.max, ...record });
     try {
       const result = await meta.txn({ if: [{ kind: 'missing', key: this.key }], then: [putRecord(this.key, NodeRecord, value, lease.id)] });

@@ -2,7 +2,7 @@ import { asCairnError, CairnError, type Deferred, deferred, hasCode, type Logger
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from 'etcd3';
 import type { EtcdClient } from './etcd-client.ts';
 import type { EtcdMember } from './etcd-members.ts';
-import type { Lease } from './meta-store.ts';
+import type { Lease, LeaseOptions } from './meta-store.ts';
 
 interface KeepAliveStream {
   readonly member: EtcdMember;
@@ -17,7 +17,8 @@ const WARN_EVERY = 10;
 
 /**
  * A lease whose end this process knows no later than etcd does: validity counts from the sending of the last keep-alive that was answered,
- * by the monotonic clock, and `lost` aborts when it is over, even if etcd has not said so.
+ * by the monotonic clock. `lost` aborts when it is over, even if etcd has not said so; that of a lease that rides out outages only when etcd has: an etcd
+ * that was away as a whole prolongs what it knew, and a keep-alive that it answers with a life proves that the key was there all the time.
  */
 export class EtcdLease implements Lease {
   readonly id: string;
@@ -30,25 +31,25 @@ export class EtcdLease implements Lease {
   #stream: KeepAliveStream | undefined;
   #answer: Deferred<ILeaseKeepAliveResponse> | undefined;
 
-  private constructor(client: EtcdClient, logger: Logger, id: string, ttlMs: number, sentAt: number) {
+  private constructor(client: EtcdClient, logger: Logger, id: string, ttlMs: number, sentAt: number, rides: boolean) {
     this.#client = client;
     this.#runtime = client.runtime;
     this.#logger = logger;
     this.id = id;
     this.ttlMs = ttlMs;
     this.#validUntil = sentAt + ttlMs;
-    this.#watchEnd();
+    if (!rides) this.#watchEnd();
     this.#keepAlive(sentAt).catch((error) => this.#end(asCairnError(error)));
   }
 
   /** etcd counts whole seconds: the key may outlive `ttlMs` by less than one, and etcd has a least life of its own (2 s as it comes). */
-  static async grant(client: EtcdClient, ttlMs: number, logger: Logger): Promise<EtcdLease> {
+  static async grant(client: EtcdClient, ttlMs: number, logger: Logger, options: LeaseOptions = {}): Promise<EtcdLease> {
     let sentAt = 0;
     const answer = await client.call('lease grant', true, (options) => {
       sentAt = client.runtime.monotonic();
       return client.leases.leaseGrant({ TTL: Math.ceil(ttlMs / 1000) }, options);
     });
-    return new EtcdLease(client, logger, answer.ID, Math.min(ttlMs, Number(answer.TTL) * 1000), sentAt);
+    return new EtcdLease(client, logger, answer.ID, Math.min(ttlMs, Number(answer.TTL) * 1000), sentAt, options.ridesOutages ?? false);
   }
 
   get lost(): AbortSignal {

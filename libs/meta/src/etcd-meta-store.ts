@@ -3,7 +3,19 @@ import type { ICompare, IKeyValue, IRangeRequest, IRequestOp } from 'etcd3';
 import { EtcdClient, type EtcdOptions, rangeEnd } from './etcd-client.ts';
 import { EtcdLease } from './etcd-lease.ts';
 import { EtcdWatch } from './etcd-watch.ts';
-import type { Compare, Lease, MetaEntry, MetaStore, Op, RangeOptions, RangePage, Txn, TxnResult, WatchBatch } from './meta-store.ts';
+import type {
+  Compare,
+  Lease,
+  LeaseOptions,
+  MetaEntry,
+  MetaStore,
+  Op,
+  RangeOptions,
+  RangePage,
+  Txn,
+  TxnResult,
+  WatchBatch,
+} from './meta-store.ts';
 import { RANGE_PAGE_BYTES, RANGE_PAGE_ENTRIES } from './meta-store.ts';
 import { checkKey, checkTxn } from './txn-limits.ts';
 
@@ -90,8 +102,8 @@ export class EtcdMetaStore implements MetaStore {
     return watch.batches(signal, this.#closing.signal);
   }
 
-  async grantLease(ttlMs: number): Promise<Lease> {
-    const lease = await EtcdLease.grant(this.#client, ttlMs, this.#logger);
+  async grantLease(ttlMs: number, options: LeaseOptions = {}): Promise<Lease> {
+    const lease = await EtcdLease.grant(this.#client, ttlMs, this.#logger, options);
     this.#leases.add(lease);
     lease.lost.addEventListener('abort', () => this.#leases.delete(lease), { once: true });
     return lease;

@@ -75,6 +75,14 @@ export type WatchBatch =
   | { readonly kind: 'reset'; readonly entries: readonly MetaEntry[]; readonly revision: number }
   | { readonly kind: 'events'; readonly events: readonly WatchEvent[]; readonly revision: number };
 
+export interface LeaseOptions {
+  /**
+   * `lost` aborts only when the store says that the lease has ended, however long it cannot be asked: a lease that etcd prolonged over an outage of its
+   * own is valid again then. For holders whose acts are guarded by validUntil(), by compares or by a fence. Otherwise `lost` aborts when validUntil() is past.
+   */
+  readonly ridesOutages?: boolean;
+}
+
 /** A lease keeps its keys alive while it is kept alive; they vanish `ttlMs` after the last keep-alive at the latest. */
 export interface Lease {
   readonly id: string;
@@ -84,7 +92,7 @@ export interface Lease {
    * before it.
    */
   validUntil(): number;
-  /** Aborts when the lease is lost or revoked. */
+  /** Aborts when the lease is lost or revoked; see LeaseOptions. */
   readonly lost: AbortSignal;
   /** Deletes its keys at once. */
   revoke(): Promise<void>;
@@ -103,7 +111,7 @@ export interface MetaStore {
    * the iterator, never by an unbounded queue: a tenant that would have to queue more than 10,000 events resets instead.
    */
   watch(prefix: string, signal: AbortSignal): AsyncIterable<WatchBatch>;
-  grantLease(ttlMs: number): Promise<Lease>;
+  grantLease(ttlMs: number, options?: LeaseOptions): Promise<Lease>;
   /** True when the store answers. */
   ping(): Promise<void>;
   close(): Promise<void>;

@@ -1,5 +1,5 @@
 import { CairnError, type Runtime } from '@cairn/base';
-import type { Lease, MetaEntry, MetaStore, RangeOptions, RangePage, Txn, TxnResult, WatchBatch } from './meta-store.ts';
+import type { Lease, LeaseOptions, MetaEntry, MetaStore, RangeOptions, RangePage, Txn, TxnResult, WatchBatch } from './meta-store.ts';
 
 /** Before a watch that was cut comes back. */
 const RESUBSCRIBE_MS = 5;
@@ -77,9 +77,9 @@ export class FaultyMetaStore implements MetaStore {
     }
   }
 
-  grantLease(ttlMs: number): Promise<Lease> {
+  grantLease(ttlMs: number, options?: LeaseOptions): Promise<Lease> {
     return this.#call({ method: 'grantLease', keys: [] }, async () => {
-      const inner = await this.#inner.grantLease(ttlMs);
+      const inner = await this.#inner.grantLease(ttlMs, options);
       return {
         id: inner.id,
         ttlMs: inner.ttlMs,

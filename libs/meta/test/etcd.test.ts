@@ -157,6 +157,24 @@ describe.skipIf(!available.ok)(`etcd ${available.reason}`, () => {
       await store.close();
     });
 
+    test('a lease that rides out outages is invalid while etcd is away for longer than its life, and the same lease again when it is back', async () => {
+      const store = open('rides/');
+      const lease = await store.grantLease(2000, { ridesOutages: true });
+      const { revision } = await store.txn({ then: [{ ...put('a', '1'), lease: lease.id }] });
+      await server.kill();
+      while (runtime.monotonic() < lease.validUntil() + 1500) await runtime.sleep(50);
+      expect(lease.lost.aborted).toBe(false);
+      await server.restart();
+      while (lease.validUntil() <= runtime.monotonic()) await runtime.sleep(20);
+      expect(await store.get('a')).toMatchObject({ createRevision: revision });
+      const raw = new Etcd3({ hosts: [...server.endpoints] });
+      await raw.leaseClient.leaseRevoke({ ID: lease.id });
+      raw.close();
+      if (!lease.lost.aborted) await new Promise((resolve) => lease.lost.addEventListener('abort', resolve));
+      expect(lease.validUntil()).toBe(0);
+      await store.close();
+    });
+
     test('a member that takes connections and never answers, or takes none, is passed over: calls, watches and leases go by another', async () => {
       const silent = createServer((socket) => socket.on('error', () => undefined));
       await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
