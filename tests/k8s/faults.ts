@@ -73,9 +73,10 @@ async function killStore(release: Release, store: string, random: () => number):
   };
 }
 
-/** A node without embedded stores and without the control plane (node 1), that carries an owner of channels if any does. */
+/** A node without a store that has one member only and without the control plane (node 1), that carries an owner of channels if any does. */
 async function victimNode(release: Release, random: () => number): Promise<string> {
-  const stores = new Set((await Promise.all(['etcd', 'nats', 'minio'].map((store) => release.pods(store)))).flat().map(({ node }) => node));
+  const members = await Promise.all(['etcd', 'nats', 'minio'].map((store) => release.pods(store)));
+  const stores = new Set(members.filter((pods) => pods.length === 1).map(([pod]) => pod?.node ?? ''));
   const owners = new Set((await release.status()).channels.values());
   const proxies = await release.pods('proxy');
   const streaming = (await release.pods('streaming')).filter(

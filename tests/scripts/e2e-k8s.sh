@@ -129,6 +129,7 @@ requirements() {
     need kubectl 1.27 "https://kubernetes.io/docs/tasks/tools" kubectl version --client
     need helm 3.0 "https://helm.sh/docs/intro/install (or: go install helm.sh/helm/v3/cmd/helm@latest)" helm version --short
   fi
+  if command -v jq > /dev/null; then report ok jq "$(version_of jq --version)"; else report absent jq "1.3 or newer, by the system's packages; the suites do without it"; fi
   [ $missing = 0 ] || { echo "something is missing, see above" >&2; exit 3; }
 }
 if [ $current = 1 ]; then cluster=current
