@@ -5,6 +5,7 @@
 import { ConsistencyLevelEnum, DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { serversAvailable } from '../support/servers.ts';
 
 const ROUNDS = 25;
@@ -63,7 +64,7 @@ describe.skipIf(!available.ok)('consistency levels with two proxies', () => {
   }, 180_000);
   afterAll(async () => {
     await Promise.all([writer?.closeConnection(), reader?.closeConnection()]);
-    await cluster?.stop();
+    await stopChecked(cluster);
   });
 
   test('Strong: every write that was answered before, by whichever proxy', { timeout: 120_000 }, async () => {

@@ -8,6 +8,7 @@ import { type Client, GrpcTransport } from '@cairn/rpc';
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { COLLECTIONS, type Sent, type VectorCase } from '../support/exact-vectors.ts';
 import { seeded } from '../support/workload.ts';
 
@@ -53,7 +54,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await sdk.closeConnection();
   await transport.close();
-  await server.stop();
+  await stopChecked(server);
 });
 
 const asSent = (id: number, vector: number, cases: readonly VectorCase[]): Record<string, unknown> => ({

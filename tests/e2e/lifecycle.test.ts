@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { expect, test } from 'vitest';
 import { startCluster, startStandalone } from '../support/cairn.ts';
+import { findingsOf, stopChecked } from '../support/consistency.ts';
 import { serversAvailable } from '../support/servers.ts';
 
 const ROWS = 500;
@@ -63,7 +64,7 @@ test('SIGTERM stops a standalone server cleanly, and all is there when it is bac
   const again = client(second.address);
   expect(await eventually(() => count(again, 'kept'))).toBe(ROWS);
   await again.closeConnection();
-  await second.stop();
+  await stopChecked(second);
   await rm(directory, { recursive: true, force: true });
 });
 
@@ -106,6 +107,7 @@ test.skipIf(!available.ok)(
         });
         expect(snapshot).toBe(true);
       }
+      expect(await findingsOf(cluster.addresses[0] ?? '', true)).toBe('');
     } finally {
       await sdk.closeConnection();
       await cluster.stop();

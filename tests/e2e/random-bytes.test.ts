@@ -5,6 +5,7 @@ import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { seeded } from '../support/workload.ts';
 
 const ROUNDS = 6;
@@ -12,7 +13,7 @@ let server: Standalone;
 beforeAll(async () => {
   server = await startStandalone();
 });
-afterAll(() => server.stop());
+afterAll(() => stopChecked(server));
 
 function call(client: Client, path: string, bytes: Buffer): Promise<ServiceError | null> {
   return new Promise((resolve) => {

@@ -2,6 +2,7 @@
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { FILTER_FIELDS, wireRow } from '../support/filter-collection.ts';
 import { filterRows } from '../support/filter-grammar.ts';
 import { seeded } from '../support/workload.ts';
@@ -15,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await sdk.closeConnection();
-  await server.stop();
+  await stopChecked(server);
 });
 
 const ok = (status: { reason?: string }): void => expect(status.reason ?? '').toBe('');

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { FILTER_FIELDS, wireRow } from '../support/filter-collection.ts';
 import { expectedIds, filterRows, filters } from '../support/filter-grammar.ts';
 import { seeded } from '../support/workload.ts';
@@ -29,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await sdk.closeConnection();
-  await server.stop();
+  await stopChecked(server);
 });
 
 const random = seeded(17);

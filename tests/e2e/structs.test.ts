@@ -2,6 +2,7 @@
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { seeded } from '../support/workload.ts';
 
 const ROWS = 120;
@@ -16,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await sdk.closeConnection();
-  await server.stop();
+  await stopChecked(server);
 });
 
 interface Part {

@@ -42,6 +42,7 @@ import { readable, samples } from '@cairn/schema/testing';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 
 const SEEDS = Number(process.env['CAIRN_TYPES_SEEDS'] ?? 6);
 const FIRST_SEED = Number(process.env['CAIRN_TYPES_SEED'] ?? 7_000);
@@ -57,7 +58,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await transport.close();
-  await server.stop();
+  await stopChecked(server);
 });
 
 interface Sample {

@@ -2,6 +2,7 @@
 import { DataType, MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 
 let server: Standalone;
 let sdk: MilvusClient;
@@ -11,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await sdk.closeConnection();
-  await server.stop();
+  await stopChecked(server);
 });
 
 interface Outcome {

@@ -2,6 +2,7 @@
 import { MilvusClient } from '@zilliz/milvus2-sdk-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { FILTER_FIELDS, wireRow } from '../support/filter-collection.ts';
 import { expectedIds, filterRows, filters } from '../support/filter-grammar.ts';
 import { seeded } from '../support/workload.ts';
@@ -55,7 +56,7 @@ describe('filters', () => {
     await sdk.closeConnection();
   });
   afterAll(async () => {
-    await server?.stop();
+    await stopChecked(server);
   });
 
   function difference(got: readonly number[], want: readonly number[]): string {

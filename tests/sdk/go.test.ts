@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 
 const run = promisify(execFile);
 const CHECKS = [
@@ -73,7 +74,7 @@ describe.skipIf('missing' in built)('the Go client', () => {
     }
   });
   afterAll(async () => {
-    await server?.stop();
+    await stopChecked(server);
     if ('program' in built) await rm(built.program, { force: true });
   });
 

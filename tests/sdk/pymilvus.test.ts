@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Standalone, startStandalone } from '../support/cairn.ts';
+import { stopChecked } from '../support/consistency.ts';
 import { PYMILVUS, preparePython } from '../support/python.ts';
 
 const run = promisify(execFile);
@@ -52,7 +53,7 @@ describe.skipIf('missing' in prepared)('pymilvus', () => {
     }
   });
   afterAll(async () => {
-    await server?.stop();
+    await stopChecked(server);
   });
 
   test.each(CHECKS)('%s', (name) => {
