@@ -23,6 +23,7 @@ import { CopySource, rewriteTotals, totalsOf } from './copy-source.ts';
 import type { LeaderStore, Put } from './leader-store.ts';
 import type { PinBoard } from './pin-board.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
+import { recordEnd, recordJobs, recordPublish } from './restore-metrics.ts';
 import { idsToRewrite, planRewrites, REWRITE_TASK_BYTES } from './rewrite-plan.ts';
 import type { DataCoordSettings } from './settings.ts';
 import type { TaskRunner } from './task-runner.ts';
@@ -103,6 +104,7 @@ export class CopyJobs {
       shownObjects: job.copiedObjects,
     };
     this.#running.set(job.id, running);
+    this.#measure();
     const end = () => running.cancel.abort(new CairnError('ServiceNotReady', 'this coordinator no longer leads'));
     stop.addEventListener('abort', end, { once: true });
     const timer = runtime.after(Math.max(0, job.deadlineMs - runtime.now()), () =>
@@ -116,6 +118,7 @@ export class CopyJobs {
         timer.cancel();
         stop.removeEventListener('abort', end);
         this.#running.delete(job.id);
+        this.#measure();
       });
   }
 
@@ -157,7 +160,11 @@ export class CopyJobs {
       }
       // Not recorded: publishing is one transaction, and a new leader begins it anew.
       running.publishing = true;
+      this.#measure();
+      const copiedMs = runtime.monotonic();
       await this.#publish(jobId, signal);
+      recordPublish(runtime.monotonic() - copiedMs);
+      this.#ended(jobId);
       logger.info({ job: jobId, target: record.targetCollectionName, segments: source.segments.length }, 'restore completed');
       for (const listener of this.#published) listener();
     } catch (error) {
@@ -340,7 +347,17 @@ export class CopyJobs {
       puts: [putRecord(held.key, RestoreJobRecord, { ...held.record, state, endMs: runtime.now() })],
       deletes: [keys.pin(job.snapshotId, job.pinId), keys.group(job.group)],
     });
+    this.#ended(jobId);
     logger.warn({ job: jobId, reason: job.reason, target: job.targetCollectionName }, 'restore failed and was undone');
+  }
+
+  #ended(jobId: number): void {
+    const job = this.#options.store.state.jobs.get(jobId);
+    if (job) recordEnd(job);
+  }
+
+  #measure(): void {
+    recordJobs([...this.#options.store.state.jobs.values()].map((job) => this.shown(job)));
   }
 
   /** Forgets the tasks of completed jobs, and jobs that ended before the retention. */
@@ -354,6 +371,7 @@ export class CopyJobs {
         await store.mustCommit({ deletes: [keys.restoreJob(job.id)] });
       }
     }
+    this.#measure();
   }
 
   async #deleteAll(prefix: string): Promise<void> {

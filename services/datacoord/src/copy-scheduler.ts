@@ -19,6 +19,7 @@ import { type CopyOrder, orderCopies } from './copy-plan.ts';
 import type { CopySource } from './copy-source.ts';
 import type { LeaderStore } from './leader-store.ts';
 import type { PrefixSweeper } from './prefix-sweeper.ts';
+import { TaskMeasures } from './restore-metrics.ts';
 import { orderRewrite } from './rewrite-plan.ts';
 import type { DataCoordSettings } from './settings.ts';
 import type { TaskOrder, TaskRecords } from './task-order.ts';
@@ -55,6 +56,7 @@ export interface CopyProgress {
  */
 export class CopyScheduler {
   readonly #options: CopySchedulerOptions;
+  readonly #measures = new TaskMeasures();
 
   constructor(options: CopySchedulerOptions) {
     this.#options = options;
@@ -86,7 +88,9 @@ export class CopyScheduler {
     let task = first;
     let avoid = task.record.nodeId === '' ? undefined : task.record.nodeId;
     for (let attempt = 1; ; attempt++) {
-      const slot = await tasks.acquire(source.rewrite ? 'rewrite' : 'copy', signal, { avoid, owner: task.record.jobId });
+      const waited = this.#measures.waits();
+      const slot = await tasks.acquire(source.rewrite ? 'rewrite' : 'copy', signal, { avoid, owner: task.record.jobId }).finally(waited);
+      const ran = this.#measures.runs();
       try {
         task = await this.#dispatch(source, task, slot, progress, signal);
         return;
@@ -95,9 +99,11 @@ export class CopyScheduler {
         const error = asCairnError(failure instanceof LostDispatch ? failure.cause : failure);
         if (signal.aborted || hasCode(error, 'Cancelled', 'ServiceNotReady') || !isRetriable(error) || attempt >= settings.taskAttempts)
           throw error;
+        this.#measures.again();
         logger.info({ error, task: task.record.id, job: task.record.jobId, attempt, node: slot.node.id }, 'a copy task is tried again');
         avoid = slot.node.id;
       } finally {
+        ran();
         slot.release();
       }
       progress.running(task.record.id, 0, 0);
@@ -114,6 +120,7 @@ export class CopyScheduler {
   ): Promise<Held<CopyTaskRecord>> {
     const { store, ids, runtime, tasks, prefixes } = this.#options;
     const epoch = before.record.epoch + 1;
+    const startedMs = runtime.monotonic();
     // What an earlier dispatch wrote, and may still write, is nobody's.
     if (before.record.epoch > 0)
       for (const prefix of this.#order(source, before.record, before.record.epoch, 0, signal).prefixes) await prefixes.markDead(prefix);
@@ -135,6 +142,7 @@ export class CopyScheduler {
       const onUpdate = (update: TaskUpdate) => progress.running(running.id, update.doneBytes, update.doneObjects);
       const update = await tasks.run(slot, { taskId: running.id, epoch, task: order.work }, signal, onUpdate);
       const completed = await this.#adopt(task, order.prefixes, await order.records(update), revision);
+      this.#measures.completed(runtime.monotonic() - startedMs, task.record.bytes, order.objects);
       await progress.completed(completed.record, order.objects);
       return completed;
     } catch (error) {

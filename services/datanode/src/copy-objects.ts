@@ -2,6 +2,7 @@ import { CairnError, checksum, mapLimit, type Runtime, retry } from '@cairn/base
 import type { ObjectInfo, ObjectStore } from '@cairn/objects';
 import type { ObjectRef } from '@cairn/proto/cairn/meta';
 import type { CopyObject, CopyTask } from '@cairn/proto/cairn/services';
+import { counter } from '@cairn/telemetry';
 
 export interface CopyParts {
   readonly objects: ObjectStore;
@@ -11,7 +12,8 @@ export interface CopyParts {
   readonly concurrency: number;
 }
 
-const RETRY = { attempts: 6, firstDelayMs: 200, maxDelayMs: 5000 };
+const retries = counter('cairn_restore_copy_retries', { description: 'Copies of objects that were tried once more', unit: '{copy}' });
+const RETRY = { attempts: 6, firstDelayMs: 200, maxDelayMs: 5000, onRetry: () => retries.add(1) };
 /** Read at once where only reading proves a copy. */
 const RANGE_BYTES = 8 << 20;
 
