@@ -25,7 +25,8 @@ for (const [what, count, faults] of [
     },
     async () => {
       const lines: string[] = [];
-      const { problems } = await runCycles({ cycles: count, seed, hangMs: HANG_MS, faults, onCycle: (line) => lines.push(line) });
+      const { problems, cells } = await runCycles({ cycles: count, seed, hangMs: HANG_MS, faults, onCycle: (line) => lines.push(line) });
+      console.table(cells);
       expect(problems, lines.join('\n')).toEqual([]);
     },
   );

@@ -22,6 +22,8 @@ export interface CyclesResult {
   readonly passed: number;
   readonly failed: number;
   readonly problems: readonly string[];
+  /** Cycles that ended right, of those of each kind of fault. */
+  readonly cells: readonly { readonly fault: Fault; readonly cycles: string }[];
   /** Ended jobs of restores, by state. */
   readonly restores: { readonly completed: number; readonly failed: number };
 }
@@ -80,6 +82,7 @@ export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
   const address = cluster.addresses[0] ?? '';
   const workload = new Workload({ address, collection: 'victim', seed: seed + 2_000 });
   const problems: string[] = [];
+  const seen = new Map<Fault, { well: number; all: number }>();
   let failed = 0;
   try {
     await workload.prepare();
@@ -87,7 +90,10 @@ export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
     await workload.snapshot();
     for (let cycle = 0; cycle < cycles; cycle++) {
       const started = performance.now();
-      const { what, hurt } = faultOf(cluster, pick(options.faults ?? ALL_FAULTS), pick, random, options.hangMs);
+      const kind = pick(options.faults ?? ALL_FAULTS);
+      const cell = seen.get(kind) ?? { well: 0, all: 0 };
+      seen.set(kind, cell);
+      const { what, hurt } = faultOf(cluster, kind, pick, random, options.hangMs);
       const offsetMs = random() * MAX_OFFSET_MS;
       let over = false;
       const fault = sleep(offsetMs)
@@ -111,7 +117,9 @@ export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
         await fault.catch((late: unknown) => problems.push(String(late)));
         found = String(error);
       }
-      if (found !== '') {
+      cell.all++;
+      if (found === '') cell.well++;
+      else {
         failed++;
         problems.push(`cycle ${cycle}, ${what}: ${found}`);
       }
@@ -131,7 +139,8 @@ export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
       problems.push(`${what}: ${found}`);
     }
     if (problems.length > 0) for (const server of cluster.all()) options.onCycle?.(`--- ${server.name}\n${server.logTail(8)}`);
-    return { passed: cycles + 3 - failed, failed, problems, restores: workload.ended };
+    const cells = [...seen].map(([fault, { well, all }]) => ({ fault, cycles: `${well} of ${all}` }));
+    return { passed: cycles + 3 - failed, failed, problems, cells, restores: workload.ended };
   } finally {
     await workload.close();
     await cluster.stop();

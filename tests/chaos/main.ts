@@ -12,12 +12,13 @@ const { values } = parseArgs({
 });
 const available = await serversAvailable();
 if (!available.ok) throw new Error(`chaos needs real servers: ${available.reason}`);
-const { passed, failed, problems, restores } = await runCycles({
+const { passed, failed, problems, cells, restores } = await runCycles({
   cycles: Number(values.cycles),
   seed: Number(values.seed),
   hangMs: Number(values.hang),
   onCycle: (line) => console.log(line),
 });
+console.table(cells);
 for (const problem of problems) console.log(`PROBLEM ${problem}`);
 console.log(`restores under faults: ${restores.completed} completed and exact, ${restores.failed} failed and clean`);
 console.log(`${passed} passed, ${failed} failed`);
