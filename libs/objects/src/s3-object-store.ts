@@ -268,7 +268,8 @@ export class S3ObjectStore implements ObjectStore {
             bytes = place(Number(answer.headers['content-length'] ?? 0));
             extend(bytes.length);
             return (chunk) => {
-              if (filled + chunk.length <= bytes.length) bytes.set(chunk, filled);
+              // Not `set`: that is slow into shared memory.
+              if (filled + chunk.length <= bytes.length) chunk.copy(bytes, filled);
               filled += chunk.length;
             };
           },

@@ -195,13 +195,13 @@ export interface FixedCells {
 
 export class MurmurLanes {
   readonly #states: Int32Array;
-  readonly #cells: Uint8Array;
+  readonly #cells: Buffer;
   readonly #mix: Mix;
 
   private constructor(module: object) {
     const { memory, mix } = new WebAssembly.Instance(module).exports;
     this.#states = new Int32Array(memory.buffer, 0, STATE_BYTES / 4);
-    this.#cells = new Uint8Array(memory.buffer, STATE_BYTES);
+    this.#cells = Buffer.from(memory.buffer, STATE_BYTES);
     this.#mix = mix;
   }
 
@@ -224,11 +224,13 @@ export class MurmurLanes {
   mix({ data, bytesPerRow, fieldId, type, validity }: FixedCells, states: Int32Array, start: number, end: number): void {
     const fitting = Math.floor(CHUNK_BYTES / bytesPerRow / ROWS_AT_ONCE) * ROWS_AT_ONCE;
     const step = Math.min(STATE_BYTES / 16, Math.max(ROWS_AT_ONCE, fitting));
+    // A plain copy of memory: `set` takes three times as long where one side is shared.
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
     for (let row = start; row < end; row += step) {
       const rows = Math.min(step, end - row);
       const own = states.subarray(row * 4, (row + rows) * 4);
       this.#states.set(own);
-      this.#cells.set(data.subarray(row * bytesPerRow, (row + rows) * bytesPerRow));
+      bytes.copy(this.#cells, 0, row * bytesPerRow, (row + rows) * bytesPerRow);
       this.#mix(STATE_BYTES, bytesPerRow, 0, Math.ceil(rows / ROWS_AT_ONCE), fieldId, type, bytesPerRow);
       if (validity === null) own.set(this.#states.subarray(0, own.length));
       else for (let i = 0; i < rows; i++) if (isValid(validity, row + i)) own.set(this.#states.subarray(i * 4, i * 4 + 4), i * 4);
