@@ -45,7 +45,9 @@ const note = (what: string, server: Standalone, started?: number): void => {
 };
 
 const points = latentPoints(DIM, seeded(3));
-let server = await startStandalone({ dataDir: join(dir, 'data') });
+// Compaction would have its own memory in the middle of this.
+const settings = { 'compaction.enabled': 'false' };
+let server = await startStandalone({ dataDir: join(dir, 'data'), settings });
 try {
   const started = performance.now();
   if (!kept) await createCollection(server.address, COLLECTION, DIM, { shards: 1, metric: 'L2' });
@@ -66,8 +68,7 @@ try {
   await release.releaseCollection({ collection_name: COLLECTION });
   await release.closeConnection();
   await server.stop();
-  // Compaction would have its own memory in the middle of this.
-  server = await startStandalone({ dataDir: join(dir, 'data'), settings: { 'compaction.enabled': 'false' } });
+  server = await startStandalone({ dataDir: join(dir, 'data'), settings });
   note('started again, nothing loaded', server);
 
   const client = new MilvusClient({ address: server.address, timeout: 300_000 });
