@@ -8,11 +8,13 @@ interface Side {
   readonly collection: string;
 }
 
-/** A side of a job as it was named at the start, and as its collection is named now. */
-function namesOf(state: CatalogState, id: number, then: Side): Side[] {
+/** A side of a job as it was named at the start, and as its collection is named now; by one of these names too, when it is an alias of it. */
+function namesOf(state: CatalogState, id: number, then: Side, ...asked: readonly string[]): Side[] {
   const now = state.collections.get(id);
   const database = now && state.databases.get(now.databaseId);
-  return now && database ? [then, { database: database.name, collection: now.name }] : [then];
+  if (!now || !database) return [then];
+  const aliases = asked.filter((name) => name !== '' && state.alias(database, name)?.collectionId === id);
+  return [then, ...[now.name, ...aliases].map((collection) => ({ database: database.name, collection }))];
 }
 
 const has = (sides: readonly Side[], { database, collection }: Side): boolean =>
@@ -20,8 +22,12 @@ const has = (sides: readonly Side[], { database, collection }: Side): boolean =>
 
 /** Whether the filters of the request, all of them, let the job pass. Empty ones let all pass; collections that are gone are found by their old names. */
 export function isListed(state: CatalogState, job: RestoreJobRecord, request: ListRestoreJobsRequest): boolean {
-  const source = namesOf(state, job.sourceCollectionId, { database: job.sourceDatabaseName, collection: job.sourceCollectionName });
-  const target = namesOf(state, job.targetCollectionId, { database: job.targetDatabaseName, collection: job.targetCollectionName });
+  const [from, to] = [
+    { database: job.sourceDatabaseName, collection: job.sourceCollectionName },
+    { database: job.targetDatabaseName, collection: job.targetCollectionName },
+  ];
+  const source = namesOf(state, job.sourceCollectionId, from, request.collection, request.sourceCollection);
+  const target = namesOf(state, job.targetCollectionId, to, request.collection, request.targetCollection);
   return (
     (has(source, request) || has(target, request)) &&
     has(source, { database: request.sourceDatabase, collection: request.sourceCollection }) &&

@@ -327,13 +327,14 @@ describe('admission and lists', () => {
     expect((await ended((await restore('five')).jobId)).state).toBe(RestoreJobState.RESTORE_COMPLETED);
   });
 
-  test('jobs are listed by either side, by source and by target, by old names and new, also of collections that are gone', async () => {
+  test('jobs are listed by either side, by source and by target, by old names, new ones and aliases, also of collections that are gone', async () => {
     await ended((await restore('one')).jobId);
     await takeSnapshot('one', 's1');
     await ended((await world.client('a').restoreSnapshot(requestOf('two', {}, 'one'))).jobId);
     await world.submit('a', { $case: 'renameCollection', value: { database: '', name: 'one', newName: 'uno', newDatabase: '' } });
     await world.submit('a', { $case: 'dropCollection', value: { database: '', name: 'two', collectionId: 0 } });
-    for (const name of ['one', 'uno']) {
+    await world.submit('a', { $case: 'createAlias', value: { database: '', collection: 'uno', alias: 'ein' } });
+    for (const name of ['one', 'uno', 'ein']) {
       expect(await listed({ collection: name })).toEqual(['one', 'two']);
       expect(await listed({ sourceCollection: name, sourceDatabase: 'default' })).toEqual(['two']);
       expect(await listed({ targetCollection: name })).toEqual(['one']);

@@ -11,14 +11,14 @@ export function checkSnapshotName(raw: string): string {
   if (name.length > MAX_SNAPSHOT_NAME_LENGTH) {
     throw new CairnError(
       'InvalidParameter',
-      `snapshot name is too long: ${name.length} characters, at most ${MAX_SNAPSHOT_NAME_LENGTH} are allowed: ${name.slice(0, 32)}…`,
+      `invalid snapshot name: ${name.slice(0, 32)}…. the length of snapshot name must be not greater than limit, got ${name.length} characters, at most ${MAX_SNAPSHOT_NAME_LENGTH} are allowed`,
     );
   }
   if (!/^[A-Za-z_]/.test(name)) {
-    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. the first character must be an underscore or letter`);
+    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. the first character of snapshot name must be an underscore or letter`);
   }
   if (!/^[A-Za-z0-9_]*$/.test(name)) {
-    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. it can only contain numbers, letters and underscores`);
+    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. snapshot name can only contain numbers, letters and underscores`);
   }
   return name;
 }

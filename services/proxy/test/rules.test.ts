@@ -67,7 +67,7 @@ describe('a snapshot name', () => {
   test.each([
     ['', 'snapshot name should be not empty'],
     ['   ', 'snapshot name should be not empty'],
-    ['x'.repeat(256), 'too long'],
+    ['x'.repeat(256), 'must be not greater than limit'],
     ['1abc', 'first character'],
     ['a-b', 'numbers, letters and underscores'],
     ['ä', 'first character'],
