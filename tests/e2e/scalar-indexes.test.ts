@@ -11,7 +11,7 @@ import { seeded } from '../support/workload.ts';
 /** Above the size from which segments get indexes. */
 const ROWS = 1_500;
 const LANES = 4;
-const INDEXES: readonly (readonly [field: string, type: string, params?: Record<string, unknown>])[] = [
+const INDEXES: readonly (readonly [field: string, type: string, params?: Record<string, unknown>, name?: string])[] = [
   ['small', 'INVERTED'],
   ['count', 'BITMAP'],
   ['big', 'STL_SORT'],
@@ -20,6 +20,11 @@ const INDEXES: readonly (readonly [field: string, type: string, params?: Record<
   ['tags', 'INVERTED'],
   ['sizes', 'BITMAP'],
   ['doc', 'INVERTED', { json_path: 'doc["a"]', json_cast_type: 'double' }],
+  // Several paths of one field, all of it, and keys of the dynamic field.
+  ['doc', 'INVERTED', { json_path: "doc['a']['c']", json_cast_type: 'varchar' }, 'doc_c'],
+  ['doc', 'INVERTED', { json_path: 'doc', json_cast_type: 'double' }, 'doc_whole'],
+  ['b', 'INVERTED', { json_cast_type: 'double' }, 'dynamic_b'],
+  ['a', 'INVERTED', { json_path: 'a[0]', json_cast_type: 'varchar' }, 'dynamic_a'],
 ];
 
 let server: Standalone;
@@ -77,9 +82,11 @@ test('indexes are built, described, used and restored', { timeout: 120_000 }, as
   ok((await sdk.insert({ collection_name: name, data: rows.map(wireRow) as never })).status);
   ok((await sdk.flushSync({ collection_names: [name] })).status);
   ok(await sdk.createIndex({ collection_name: name, field_name: 'vector', index_name: 'vector', index_type: 'FLAT', metric_type: 'L2' }));
-  for (const [field, type, params = {}] of INDEXES)
-    ok(await sdk.createIndex({ collection_name: name, field_name: field, index_name: field, index_type: type, params }));
-  const wanted = [...INDEXES.map(([field]) => field), 'vector'].map((index) => `${index} Finished ${ROWS}/${ROWS}`).sort();
+  for (const [field, type, params = {}, index = field] of INDEXES)
+    ok(await sdk.createIndex({ collection_name: name, field_name: field, index_name: index, index_type: type, params }));
+  const wanted = [...INDEXES.map(([field, , , index]) => index ?? field), 'vector']
+    .map((index) => `${index} Finished ${ROWS}/${ROWS}`)
+    .sort();
   await expect.poll(() => describedRows(name), { timeout: 60_000 }).toEqual(wanted);
   expect(await indexFiles()).toBe(INDEXES.length);
   ok(await sdk.loadCollectionSync({ collection_name: name }));
@@ -92,6 +99,19 @@ test('indexes are built, described, used and restored', { timeout: 120_000 }, as
   expect(await indexFiles()).toBe(2 * INDEXES.length);
   ok(await sdk.loadCollectionSync({ collection_name: 'again' }));
   expect(await wrongAnswers('again')).toEqual([]);
+});
+
+test('of one path of a JSON field there is one index, whatever it is called; without a name it has the path for one', async () => {
+  const make = (json_path: string, index_name: string, json_cast_type = 'double') =>
+    sdk.createIndex({
+      ...{ collection_name: 'scalars', field_name: 'doc', index_name, index_type: 'INVERTED' },
+      params: { json_path, json_cast_type },
+    });
+  expect((await make("doc['a']", 'other')).reason).toContain('at most one distinct index is allowed per field: doc/a');
+  expect((await make('doc["z"]', 'doc_c')).reason).toContain('is taken by the index of another path');
+  expect((await make('doc["z"][1]', '')).reason).toBe('');
+  const { index_descriptions } = await sdk.describeIndex({ collection_name: 'scalars' });
+  expect(index_descriptions.map((one) => one.index_name)).toContain('doc/z/1');
 });
 
 test('a JSON index of no path, or of an unknown cast, is refused by name', async () => {

@@ -1,5 +1,5 @@
 import { CairnError, type Runtime } from '@cairn/base';
-import { addJsonValues, type ColumnRef, type JsonKind, type JsonValues, noJsonValues, parseFilter } from '@cairn/expr';
+import { addJsonValues, type ColumnRef, type JsonKind, type JsonValues, noJsonValues, parseColumn } from '@cairn/expr';
 import { columnEntries, type IndexSpec, type ScalarBuildTask } from '@cairn/index';
 import { type CollectionSchema, type Column, DataType, type Field, type FixedColumn, keyColumn } from '@cairn/schema';
 import { pause } from '@cairn/segment';
@@ -49,12 +49,13 @@ export async function scalarEntries(
   return { entries, header: { content: grams ? 'grams' : column.kind === 'list' ? 'elements' : 'values', gram, exact: true } };
 }
 
-/** What CreateIndex can know to be wrong of an index on JSON; InvalidParameter in Milvus's legacy form. */
-export function checkScalarIndex(field: Field, spec: IndexSpec, schema: CollectionSchema): void {
-  if (field.type !== DataType.Json || spec.params.json_path === undefined) return;
+/** The index with its path into JSON in one form, `doc["a"][0]`, however it was written. What is wrong of it is InvalidParameter in Milvus's legacy form. */
+export function checkScalarIndex(field: Field, spec: IndexSpec, schema: CollectionSchema): IndexSpec {
+  if (field.type !== DataType.Json || spec.params.json_path === undefined) return spec;
   try {
-    jsonIndexPath(field, spec.params.json_path, schema);
+    const path = jsonIndexPath(field, spec.params.json_path, schema);
     castOf(field, spec.params.json_cast_type ?? '');
+    return { ...spec, params: { ...spec.params, json_path: `${field.name}${path.map((step) => `[${JSON.stringify(step)}]`).join('')}` } };
   } catch (error) {
     throw new CairnError('InvalidParameter', error instanceof Error ? error.message : String(error), { legacy: 1, cause: error });
   }
@@ -69,12 +70,11 @@ function castOf(field: Field, cast: string): { readonly kind: JsonKind; readonly
   );
 }
 
-/** The path of an index on JSON as filters have it: `doc["a"]["b"]`, `["a"]`, or a key of the dynamic field. */
+/** The path of an index on JSON as filters have it: `doc` (all of it), `doc["a"]["b"]`, `["a"]`, or a key of the dynamic field. */
 export function jsonIndexPath(field: Field, text: string, schema: CollectionSchema): ColumnRef['path'] {
-  const expr = parseFilter(`exists ${text.trim().startsWith('[') ? field.name : ''}${text}`, schema);
-  if (expr.kind !== 'exists' || expr.column.fieldId !== field.id)
-    throw new CairnError('InvalidParameter', `json_path ${text} is no path into field ${field.name}`);
-  return expr.column.path;
+  const column = parseColumn(`${text.trim().startsWith('[') ? field.name : ''}${text}`, schema);
+  if (column.fieldId !== field.id) throw new CairnError('InvalidParameter', `json_path ${text} is no path into field ${field.name}`);
+  return column.path;
 }
 
 function valuesColumn({ values }: JsonValues, kind: JsonKind): ReturnType<typeof keyColumn> & { kind: 'fixed' | 'bytes' } {

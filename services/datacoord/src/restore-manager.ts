@@ -3,7 +3,7 @@ import { keys } from '@cairn/catalog';
 import { type DatabaseRecord, RestoreIntentRecord, RestoreJobRecord, RestoreJobState, type SnapshotRecord } from '@cairn/proto/cairn/meta';
 import type { ListRestoreJobsRequest, RestorePlan, RestoreSnapshotRequest } from '@cairn/proto/cairn/services';
 import { readSnapshot, type SnapshotBundle } from '@cairn/segment';
-import { checkName, putRecord } from './changes/change.ts';
+import { aliasConflict, checkName, putRecord } from './changes/change.ts';
 import { CopyJobs, type CopyJobsOptions, isOver } from './copy-jobs.ts';
 import { wantedOf } from './copy-source.ts';
 import { restoreOwner } from './pin-board.ts';
@@ -149,8 +149,9 @@ export class RestoreManager {
   #refuseTaken(database: DatabaseRecord, name: string): void {
     const { state } = this.#options.store;
     const taken = state.collectionNamed(database, name) !== undefined || this.#targets.has(`${database.id}/${name}`);
-    const why = taken ? 'duplicate collection' : state.alias(database, name) ? 'conflicts with an existing alias' : undefined;
-    if (why) throw new CairnError('InvalidParameter', `target collection ${name} already exists in database ${database.name} (${why})`);
+    const exists = `target collection ${name} already exists in database ${database.name}`;
+    if (taken) throw new CairnError('InvalidParameter', `${exists} (duplicate collection)`);
+    if (state.alias(database, name)) throw aliasConflict(database, name, `${exists} (conflicts with an existing alias)`);
   }
 
   /** Metadata and manifests, verified. */

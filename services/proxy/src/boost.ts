@@ -31,8 +31,9 @@ export function readBoosts(
     if (params.has('random_score')) throw notSupported('random_score of reranker boost');
     const text = params.get('weight');
     const weight = Number(text);
-    if (text === undefined || text.trim() === '' || !Number.isFinite(weight))
-      throw new CairnError('InvalidParameter', `parameter weight of reranker boost must be a number, got ${text ?? 'none'}`);
+    if (text === undefined) throw new CairnError('InvalidParameter', 'reranker boost must set weight params');
+    if (text.trim() === '' || !Number.isFinite(weight))
+      throw new CairnError('InvalidParameter', `parameter weight of reranker boost must be a number, got ${text}`);
     return { filter: parseFilter(params.get('filter') ?? '', schema, {}, { zone }), weight };
   });
   const mode = (name: string): Combine => combineOf(name, scoreParams.find(({ key }) => key.toLowerCase() === name)?.value ?? 'multiply');
@@ -61,8 +62,8 @@ export function readOf(
   return { fieldIds: [...fieldIds], dynamicKeys: [...dynamicKeys] };
 }
 
-/** New scores of hits. */
-export function boostedScores({ parts, combine, apply }: Boosts, scores: Float32Array, columns: ColumnBatch): Float32Array {
+/** New scores of hits. `sign` -1: small is near, and a weight works on the score with its sign turned round. */
+export function boostedScores({ parts, combine, apply }: Boosts, scores: Float32Array, columns: ColumnBatch, sign: 1 | -1): Float32Array {
   const column = (id: number) => {
     const found = columns.columns.get(id);
     if (!found) throw new CairnError('Internal', `hits came without field ${id} of a boost`);
@@ -75,6 +76,6 @@ export function boostedScores({ parts, combine, apply }: Boosts, scores: Float32
       if (!bitAt(matches[at], row)) continue;
       weight = weight === undefined ? part.weight : combine(weight, part.weight);
     }
-    return weight === undefined ? score : apply(score, weight);
+    return weight === undefined ? score : sign * apply(sign * score, weight);
   });
 }

@@ -54,10 +54,10 @@ export function readRescore(score: FunctionScore, schema: CollectionSchema, zone
 /** The hits of each query with their new scores, best first; equal ones by the primary key `pk`, as in Milvus. A decay turns distances round: bigger is better then, whatever the metric. */
 export function rescored(hits: SearchHits, rescore: Rescore, metric: string, pk: number): SearchHits {
   if (hits.scores.length === 0) return hits;
-  const scores = newScores(hits, rescore, metric);
   const keys = hits.columns.columns.get(pk);
   if (!keys) throw new CairnError('Internal', `hits without field ${pk}`);
   const sign = rescore.kind === 'decay' || isBiggerBetter(metric) ? 1 : -1;
+  const scores = newScores(hits, rescore, metric, sign);
   const order: number[] = [];
   let start = 0;
   for (const count of hits.counts) {
@@ -72,8 +72,8 @@ export function rescored(hits: SearchHits, rescore: Rescore, metric: string, pk:
   return { ...hits, columns: takeBatch(hits.columns, rows), scores: Float32Array.from(rows, (row) => scores[row]) };
 }
 
-function newScores(hits: SearchHits, rescore: Rescore, metric: string): Float32Array {
-  if (rescore.kind === 'boost') return boostedScores(rescore.boosts, hits.scores, hits.columns);
+function newScores(hits: SearchHits, rescore: Rescore, metric: string, sign: 1 | -1): Float32Array {
+  if (rescore.kind === 'boost') return boostedScores(rescore.boosts, hits.scores, hits.columns, sign);
   const factor = factorsOf(rescore.decay, hits.columns);
   return hits.scores.map((score, row) => comparableScore(score, metric, rescore.decay.normalize) * factor(row));
 }

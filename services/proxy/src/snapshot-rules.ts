@@ -15,10 +15,16 @@ export function checkSnapshotName(raw: string): string {
     );
   }
   if (!/^[A-Za-z_]/.test(name)) {
-    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. the first character of snapshot name must be an underscore or letter`);
+    throw new CairnError(
+      'InvalidParameter',
+      `invalid snapshot name: ${name}. the first character of snapshot name must be an underscore or letter`,
+    );
   }
   if (!/^[A-Za-z0-9_]*$/.test(name)) {
-    throw new CairnError('InvalidParameter', `invalid snapshot name: ${name}. snapshot name can only contain numbers, letters and underscores`);
+    throw new CairnError(
+      'InvalidParameter',
+      `invalid snapshot name: ${name}. snapshot name can only contain numbers, letters and underscores`,
+    );
   }
   return name;
 }

@@ -11,16 +11,20 @@ export const OK: Status = Object.freeze(Status.create());
 export function toStatus(thrown: unknown): Status {
   const error = asCairnError(thrown);
   const inputError = error.code === 1100 || error.code === 1101 || error.code === 1102;
+  const reason = error.code === 1100 ? withKind(error.message) : error.message;
   return {
     // The generated enum has every number that ErrorCodes uses.
     errorCode: error.legacy as Status['errorCode'],
     code: error.code,
-    reason: error.message,
+    reason,
     retriable: error.retriable,
-    detail: error.message,
+    detail: reason,
     extraInfo: inputError ? { is_input_error: 'true', ...error.extraInfo } : { ...error.extraInfo },
   };
 }
+
+/** Milvus ends all messages of this code so, and applications look for it. */
+const withKind = (message: string): string => (message.includes('invalid parameter') ? message : `${message}: invalid parameter`);
 
 /** What every RPC that is not built answers. */
 export function notSupported(name: string): CairnError {

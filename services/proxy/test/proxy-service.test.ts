@@ -319,7 +319,7 @@ describe('what SDKs read', () => {
 
   test('snapshot calls check names and amounts before anything else', async () => {
     expect((await milvus.createSnapshot(CreateSnapshotRequest.fromPartial({ name: ' ', collectionName: 'sample' }))).reason).toBe(
-      'snapshot name should be not empty',
+      'snapshot name should be not empty: invalid parameter',
     );
     expect((await milvus.createSnapshot(CreateSnapshotRequest.fromPartial({ name: 's' }))).code).toBe(1101);
     const restore = await milvus.restoreSnapshot(RestoreSnapshotRequest.fromPartial({ name: 's', collectionName: 'sample' }));

@@ -3,7 +3,7 @@ import { keys } from '@cairn/catalog';
 import { AliasRecord, type CollectionRecord, type DatabaseRecord } from '@cairn/proto/cairn/meta';
 import type { AlterAlias, CreateAlias, DropAlias } from '@cairn/proto/cairn/wal';
 import type { CatalogState } from '../catalog-state.ts';
-import { type ChangeHandler, checkName, effects, putRecord } from './change.ts';
+import { aliasConflict, type ChangeHandler, checkName, effects, putRecord } from './change.ts';
 
 /** Aliases of one collection at most: dropping it removes them in one transaction. */
 export const MAX_ALIASES = 64;
@@ -22,12 +22,15 @@ function point(state: CatalogState, database: DatabaseRecord, alias: string, col
   return effects(collection.id, { puts: [putRecord(keys.alias(database.id, alias), AliasRecord, record)] });
 }
 
+function refuseNameOfCollection(state: CatalogState, database: DatabaseRecord, alias: string): void {
+  if (state.collectionNamed(database, alias)) throw aliasConflict(database, alias);
+}
+
 export const createAlias: ChangeHandler<CreateAlias> = (state, change, { ts }) => {
   checkName('collection alias', change.alias);
+  checkName('collection name', change.collection);
   const database = state.database(change.database);
-  if (state.collectionNamed(database, change.alias)) {
-    throw new CairnError('AliasCollectionConflict', `alias and collection name conflict[database=${database.name}][alias=${change.alias}]`);
-  }
+  refuseNameOfCollection(state, database, change.alias);
   const collection = target(state, database, change.collection);
   const existing = state.alias(database, change.alias);
   if (existing?.collectionId === collection.id) return effects(collection.id);
@@ -42,7 +45,10 @@ export const createAlias: ChangeHandler<CreateAlias> = (state, change, { ts }) =
 };
 
 export const alterAlias: ChangeHandler<AlterAlias> = (state, change, { ts }) => {
+  checkName('collection alias', change.alias);
+  checkName('collection name', change.collection);
   const database = state.database(change.database);
+  refuseNameOfCollection(state, database, change.alias);
   const existing = state.alias(database, change.alias);
   if (!existing) throw new CairnError('AliasNotFound', `alias not found[database=${database.name}][alias=${change.alias}]`);
   const collection = target(state, database, change.collection);

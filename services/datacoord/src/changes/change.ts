@@ -1,5 +1,5 @@
 import { CairnError } from '@cairn/base';
-import type { Property } from '@cairn/proto/cairn/meta';
+import type { DatabaseRecord, Property } from '@cairn/proto/cairn/meta';
 import type { CatalogState } from '../catalog-state.ts';
 import type { Put } from '../leader-store.ts';
 
@@ -50,28 +50,26 @@ export const MAX_NAME_LENGTH = 255;
 /** Milvus's rule for names: not empty, at most 255, first a letter or `_`, then letters, digits, `_`. `what` is in the message: "collection name". */
 export function checkName(what: string, name: string): void {
   if (name === '') throw new CairnError('InvalidParameter', `${what} should not be empty`);
+  // Milvus begins these words with a capital for parts of a collection only.
+  const first = (text: string): string => (CAPITAL.has(what) ? text.charAt(0).toUpperCase() + text.slice(1) : text);
+  const article = /^[aeiou]/.test(what) ? `an ${what}` : `a ${what}`;
+  const wrong = (shown: string, words: string): CairnError =>
+    new CairnError('InvalidParameter', `Invalid ${what}: ${shown}. ${first(words)}`);
   if (name.length > MAX_NAME_LENGTH) {
-    throw new CairnError(
-      'InvalidParameter',
-      `Invalid ${what}: ${name.slice(0, 64)}…: its length ${name.length} is above the limit of ${MAX_NAME_LENGTH} characters`,
-    );
+    const limit = `the length of ${article} must be less than ${MAX_NAME_LENGTH} characters, or as many`;
+    throw wrong(`${name.slice(0, 64)}…`, `${limit}: it has ${name.length}`);
   }
-  if (!/^[A-Za-z_]/.test(name)) {
-    throw new CairnError(
-      'InvalidParameter',
-      `Invalid ${what}: ${name}. The first character of ${article(what)} must be an underscore or letter.`,
-    );
-  }
-  if (!/^\w+$/.test(name)) {
-    throw new CairnError(
-      'InvalidParameter',
-      `Invalid ${what}: ${name}. ${capital(what)} can only contain numbers, letters and underscores.`,
-    );
-  }
+  if (!/^[A-Za-z_]/.test(name)) throw wrong(name, `the first character of ${article} must be an underscore or letter`);
+  if (!/^\w+$/.test(name)) throw wrong(name, `${what} can only contain numbers, letters and underscores`);
 }
 
-const article = (what: string): string => (/^[aeiou]/.test(what) ? `an ${what}` : `a ${what}`);
-const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+const CAPITAL: ReadonlySet<string> = new Set(['partition name', 'index name']);
+
+/** One name for a collection and an alias. `what`: said first. */
+export function aliasConflict(database: DatabaseRecord, alias: string, what = ''): CairnError {
+  const conflict = `alias and collection name conflict[database=${database.name}][alias=${alias}]`;
+  return new CairnError('AliasCollectionConflict', what === '' ? conflict : `${what}: ${conflict}`);
+}
 
 /** Properties with some set and some removed, sorted by key. Setting and removing the same key is InvalidParameter. */
 export function alterProperties(before: readonly Property[], set: readonly Property[], deleteKeys: readonly string[]): Property[] {

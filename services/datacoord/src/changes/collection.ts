@@ -4,7 +4,7 @@ import { CollectionRecord, CollectionState, type DatabaseRecord, PartitionRecord
 import type { AlterCollection, CreateCollection, DropCollection, RenameCollection } from '@cairn/proto/cairn/wal';
 import { decodeSchema, dynamicField, encodeSchema, makeSchema } from '@cairn/schema';
 import type { CatalogState } from '../catalog-state.ts';
-import { alterProperties, type ChangeHandler, checkName, effects, putRecord, sameProperties } from './change.ts';
+import { aliasConflict, alterProperties, type ChangeHandler, checkName, effects, putRecord, sameProperties } from './change.ts';
 
 /** Collections of a database, and partitions of a collection, at most (Milvus's defaults). */
 export const MAX_COLLECTIONS = 65_536;
@@ -28,10 +28,7 @@ export const createCollection: ChangeHandler<CreateCollection> = (state, change,
     throw new CairnError('InvalidParameter', `create duplicate collection with different parameters, collection: ${name}`);
   }
   if (state.alias(database, name)) {
-    throw new CairnError(
-      'AliasCollectionConflict',
-      `collection name ${name} conflicts with an existing alias, please choose a unique name[database=${database.name}]`,
-    );
+    throw aliasConflict(database, name, `collection name ${name} conflicts with an existing alias, please choose a unique name`);
   }
   if (state.collectionsIn(database.id).length >= MAX_COLLECTIONS) {
     throw new CairnError(
@@ -116,7 +113,7 @@ export const renameCollection: ChangeHandler<RenameCollection> = (state, change,
     );
   }
   if (state.alias(target, change.newName)) {
-    throw new CairnError('InvalidParameter', `cannot rename collection to an existing alias: ${change.newName}`, { legacy: 1 });
+    throw aliasConflict(target, change.newName, `cannot rename collection to an existing alias: ${change.newName}`);
   }
   if (target.id !== database.id && state.aliasesOf(collection.id).length > 0) {
     throw new CairnError('InvalidParameter', 'fail to rename db name, must drop all aliases of this collection before rename', {

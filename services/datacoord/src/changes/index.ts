@@ -9,7 +9,10 @@ import { alterProperties, type ChangeHandler, checkName, effects, putRecord, sam
 /** Parameters of an index that may change after it was made. */
 const ALTERABLE = new Set(['mmap.enabled', 'indexoffsetcache.enabled']);
 
-/** One index a field. The same again is success; its default name is the field's. A restore's own goes to its restoring target. */
+/**
+ * One index a field, of JSON one a path. The same again is success; its default name is the field's, of JSON with the path behind it. A restore's own
+ * goes to its restoring target.
+ */
 export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) => {
   const { index } = change;
   if (!index) throw new CairnError('InvalidParameter', 'create index without an index');
@@ -22,16 +25,18 @@ export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) =
       `cannot create index on non-exist field: ${change.field === '' ? index.fieldId : change.field}[collection=${collection.name}]`,
     );
   }
-  const name = index.name === '' ? field.name : index.name;
-  // The name of a struct's member is none that a user could give.
-  if (name !== field.name) checkName('index name', name);
+  const path = jsonPathOf(index);
+  const ownName = [field.name, ...stepsOf(path)].join('/');
+  const name = index.name === '' ? ownName : index.name;
+  // The name of a struct's member, or of a path, is none that a user could give.
+  if (name !== field.name && name !== ownName) checkName('index name', name);
   for (const other of state.indexesOf(collection.id)) {
-    if (other.fieldId === field.id) {
+    if (other.fieldId === field.id && path === jsonPathOf(other)) {
       // The same again without a name means the one that is there.
       if ((index.name === '' || other.name === name) && sameProperties(other.indexParams, index.indexParams)) return effects(other.id);
       throw new CairnError(
         'InvalidParameter',
-        `at most one distinct index is allowed per field: field ${field.name} of collection ${collection.name} has index ${other.name}`,
+        `at most one distinct index is allowed per field: ${ownName} of collection ${collection.name} has index ${other.name}`,
         {
           legacy: 1,
         },
@@ -40,7 +45,7 @@ export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) =
     if (other.name === name) {
       throw new CairnError(
         'InvalidParameter',
-        `index name ${name} of collection ${collection.name} is taken by the index of another field`,
+        `index name ${name} of collection ${collection.name} is taken by the index of another ${path === '' ? 'field' : 'path'}`,
         { legacy: 1 },
       );
     }
@@ -48,6 +53,11 @@ export const createIndex: ChangeHandler<CreateIndex> = (state, change, { ts }) =
   const record: IndexRecord = { ...index, collectionId: collection.id, fieldId: field.id, name, createdTs: ts, droppedTs: 0 };
   return effects(record.id, { puts: [putRecord(keys.index(collection.id, record.id), IndexRecord, record)] });
 };
+
+/** Where in a JSON field an index looks, in the one form that the proxy gives it: `doc["a"][0]`; empty: it is no index of JSON. */
+const jsonPathOf = ({ indexParams }: IndexRecord): string => indexParams.find(({ key }) => key === 'json_path')?.value ?? '';
+
+const stepsOf = (path: string): string[] => [...path.matchAll(/\[("(?:[^"\\]|\\.)*"|\d+)\]/g)].map(([, step]) => String(JSON.parse(step)));
 
 function targetOf(state: CatalogState, change: CreateIndex): CollectionRecord {
   if (change.restoreJobId === 0) return state.resolveLive(change.database, change.collection).collection;

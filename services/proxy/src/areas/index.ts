@@ -5,6 +5,7 @@ import type { IndexProgress } from '@cairn/proto/cairn/services';
 import { IndexState, type KeyValuePair } from '@cairn/proto/milvus/common';
 import type { IndexDescription } from '@cairn/proto/milvus/milvus';
 import { checkScalarIndex } from '@cairn/query';
+import type { CollectionSchema, Field } from '@cairn/schema';
 import type { Change } from '../coordinator-client.ts';
 import type { Area } from '../milvus-methods.ts';
 import type { ProxyParts } from '../parts.ts';
@@ -21,6 +22,9 @@ type IndexMethods =
   | 'getIndexState'
   | 'getIndexBuildProgress'
   | 'getIndexStatistics';
+
+/** The field of that name, or the dynamic one, whose keys go by names too. */
+const indexedField = (schema: CollectionSchema, name: string): Field | undefined => schema.byName.get(name) ?? schema.dynamicField;
 
 /** Indexes of a collection's fields. */
 export function indexArea(parts: ProxyParts): Area<IndexMethods> {
@@ -57,11 +61,11 @@ export function indexArea(parts: ProxyParts): Area<IndexMethods> {
     createIndex: async (request, context) => {
       const database = context.database(request.dbName);
       const entry = await catalog.retrySynced(() => catalog.resolve(database, request.collectionName));
-      let field = entry.schema.byName.get(request.fieldName);
+      let field = indexedField(entry.schema, request.fieldName);
       if (!field) {
         // A field that was added a moment ago, through another proxy.
         await catalog.sync();
-        field = catalog.resolve(database, request.collectionName).schema.byName.get(request.fieldName);
+        field = indexedField(catalog.resolve(database, request.collectionName).schema, request.fieldName);
       }
       if (!field) {
         throw new CairnError(
@@ -70,9 +74,10 @@ export function indexArea(parts: ProxyParts): Area<IndexMethods> {
           { legacy: 1 },
         );
       }
-      const params = flatten(request.extraParams);
-      const spec = resolveIndex(field, params);
-      checkScalarIndex(field, spec, catalog.resolve(database, request.collectionName).schema);
+      const sent = flatten(request.extraParams);
+      // A key of the dynamic field without a path of its own is the path.
+      const params = field.name === request.fieldName ? sent : { json_path: request.fieldName, ...sent };
+      const spec = checkScalarIndex(field, resolveIndex(field, params), catalog.resolve(database, request.collectionName).schema);
       const auto = (params['index_type'] ?? '') === '' || params['index_type'] === 'AUTOINDEX';
       const index = IndexRecord.fromPartial({
         name: request.indexName,
@@ -139,7 +144,7 @@ export function indexArea(parts: ProxyParts): Area<IndexMethods> {
 /** The indexes that a request means, at least one; IndexNotFound, on which SDKs answer "none". */
 function chosen({ catalog }: ProxyParts, entry: CollectionEntry, field: string, name: string): IndexRecord[] {
   const indexes = catalog.indexesOf(entry.record.id);
-  const fieldId = field === '' ? undefined : entry.schema.byName.get(field)?.id;
+  const fieldId = field === '' ? undefined : indexedField(entry.schema, field)?.id;
   const found = indexes.filter(
     (index) =>
       (name === '' || index.name === name || (field === '' && fieldName(entry, index) === name)) &&
