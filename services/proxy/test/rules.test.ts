@@ -40,7 +40,12 @@ describe('an error on the wire', () => {
     ['DatabaseNotFound', 800, 1, false],
     ['ChannelNotAvailable', 503, 46, true],
   ] as const)('%s has both numbers set', (name, code, legacy, retriable) => {
-    expect(toStatus(new CairnError(name, 'why'))).toMatchObject({ code, errorCode: legacy, retriable, reason: name === 'InvalidParameter' ? 'why: invalid parameter' : 'why' });
+    expect(toStatus(new CairnError(name, 'why'))).toMatchObject({
+      code,
+      errorCode: legacy,
+      retriable,
+      reason: name === 'InvalidParameter' ? 'why: invalid parameter' : 'why',
+    });
   });
 
   test('the legacy number of SchemaMismatch is what SDKs retry on', () => {
