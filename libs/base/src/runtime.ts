@@ -16,7 +16,7 @@ export interface Runtime {
   /** Resolves after `delayMs`, rejects with Cancelled when the signal aborts first. */
   sleep(delayMs: number, signal?: AbortSignal): Promise<void>;
   /**
-   * For long work in slices: resolves when it is this slice's turn. No two slices of a process run in one turn of the event loop, so that eight
+   * For long work in slices: resolves when it is this slice's turn. Slices of a process take turns of the event loop one by one, so that eight
    * flushes side by side delay everyone else by one slice, not by eight.
    */
   turn(): Promise<void>;

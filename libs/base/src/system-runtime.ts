@@ -2,30 +2,12 @@ import { randomFillSync } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import { CairnError } from './errors.ts';
 import type { Runtime, TimerHandle } from './runtime.ts';
-
-/** Who waits for a turn of the event loop; each turn lets one of them go on. */
-class TurnQueue {
-  readonly #waiting: (() => void)[] = [];
-
-  take(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve);
-      if (this.#waiting.length === 1) setImmediate(() => this.#next());
-    });
-  }
-
-  #next(): void {
-    const resolve = this.#waiting.shift();
-    // Before it goes on, which may bring it here again: it stands behind the others.
-    if (this.#waiting.length > 0) setImmediate(() => this.#next());
-    resolve?.();
-  }
-}
+import { TurnQueue } from './turn-queue.ts';
 
 /** The real clock, timers and randomness of this process. */
 export class SystemRuntime implements Runtime {
   readonly inline = false;
-  readonly turns = new TurnQueue();
+  readonly turns = new TurnQueue(() => performance.now());
 
   now(): number {
     return Date.now();

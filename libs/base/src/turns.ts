@@ -28,7 +28,7 @@ export class Turns {
 
   /** Resolves after everyone else had a turn. */
   give(): Promise<void> {
-    this.#next ??= this.#runtime.sleep(0).then(() => {
+    this.#next ??= this.#runtime.turn().then(() => {
       this.#next = undefined;
       this.#since = this.#runtime.monotonic();
     });
