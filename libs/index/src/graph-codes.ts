@@ -19,6 +19,9 @@ export const PATIENCE = 8;
 const SCORED_MORE = 4;
 const ERROR_ROOM = 2;
 
+/** Hits that are scored whatever their distances by codes are. */
+export const surelyRescored = (k: number): number => k + SCORED_MORE;
+
 /** Watches how far distances by codes are off, and says when no further hit can be among the best. */
 export class Nearness {
   readonly #units: CodeUnits;

@@ -2,7 +2,7 @@ import { type Bitmap, bitAt, CairnError } from '@cairn/base';
 import type { DataType } from '@cairn/schema';
 import { BestRows, hitsOfBest } from './best-rows.ts';
 import { ExactScorer } from './exact-scorer.ts';
-import { codeQueries, holdsQuery, leastRescored, Nearness, PATIENCE, unitsOf } from './graph-codes.ts';
+import { codeQueries, holdsQuery, leastRescored, Nearness, PATIENCE, surelyRescored, unitsOf } from './graph-codes.ts';
 import type { OpenGraph, OpenGraphs } from './graph-index.ts';
 import { type Metric, metricOf, rangeTest, scoreOf } from './metric.ts';
 import type { DenseVectors, GraphCodes, IndexHits, ScoreRange } from './search-types.ts';
@@ -118,6 +118,7 @@ class HitTaker {
     scorer?.ask(this.#queries, query * this.#dim);
     const nearness = scorer && new Nearness(unitsOf(this.#codes, this.#metric, this.#queries, query * this.#dim, this.#dim), k);
     const least = scorer ? leastRescored(k) : k;
+    if (!filter) scorer?.fetch(rows, from, Math.min(count, surelyRescored(k)));
     // Codes put rows in nearly the right order: a few that came to nothing end the walk. Exact distances come in order: one ends it.
     const patience = scorer ? PATIENCE : 1;
     const limit = filter ? Math.floor(breadth * TRUSTED_PART) : breadth;

@@ -59,8 +59,8 @@ export class IndexPool implements Service {
   constructor(options: IndexPoolOptions) {
     const openLimit = options.openLimit ?? 512;
     this.#runtime = options.runtime;
-    this.#ownThread = new OwnThread((callback) => void options.runtime.after(0, callback));
     this.#threads = Math.max(1, options.threads);
+    this.#ownThread = new OwnThread((callback) => void setImmediate(callback), undefined, this.#threads);
     this.#buildThreads = options.buildThreads ?? this.#threads;
     this.#inline = new VectorEngine(openLimit);
     this.#workers = options.runtime.inline ? undefined : new WorkerGroup(this.#threads, options.queueLimit ?? 10_000, openLimit);
@@ -216,7 +216,8 @@ export class IndexPool implements Service {
     if (!this.#workers) return this.#inline.run(task);
     const { path, breadth, maxBreadth, nq } = task;
     const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as DenseVectors) });
-    if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(travelling()));
+    const place = this.#ownThread.placeOf(path, rows, estimate);
+    if (place !== 'here') return this.#ownThread.elsewhere(path, () => this.#run(travelling()), place === 'elsewhere');
     // One round only: what a filter leaves unfinished takes longer than was estimated.
     const search = (): EngineResult => this.#inline.graph({ ...task, maxBreadth: breadth });
     const result = this.#ownThread.measures(path) ? this.#measured(path, estimate, search) : search();
@@ -240,6 +241,7 @@ export class IndexPool implements Service {
   /** Many queries are dealt out to the workers; the queries of a part are copied so that only they travel. */
   #parts(query: VectorQuery): { readonly queries: Uint8Array; readonly nq: number }[] {
     const count = this.#workers ? Math.max(1, Math.min(this.#threads, Math.floor(query.nq / QUERIES_PER_PART))) : 1;
+    if (count === 1) return [{ queries: owned(query.queries), nq: query.nq }];
     const bytes = query.queries.length / query.nq;
     return Array.from({ length: count }, (_, i) => {
       const from = Math.floor((i * query.nq) / count);

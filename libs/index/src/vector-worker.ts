@@ -9,6 +9,9 @@ const engine = new VectorEngine(workerData.openLimit as number);
 const port = parentPort;
 if (!port) throw new Error('vector-worker.ts runs as a worker thread only');
 
+/** Hits up to so many travel as copies. */
+const COPIED_HITS = 1024;
+
 /** A closed index stays mapped until its object is collected, and V8 sees only the object's few bytes. */
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
@@ -20,10 +23,9 @@ port.on('message', async (task: EngineTask) => {
     const result = await engine.run(task);
     if (result.released) collectGarbage();
     const { hits } = result;
-    port.postMessage(
-      { result },
-      hits ? [hits.rows.buffer as ArrayBuffer, hits.scores.buffer as ArrayBuffer, hits.counts.buffer as ArrayBuffer] : [],
-    );
+    // A few hits are sooner copied than handed over.
+    const handed = hits && hits.rows.length > COPIED_HITS ? [hits.rows.buffer, hits.scores.buffer, hits.counts.buffer] : [];
+    port.postMessage({ result }, handed as ArrayBuffer[]);
   } catch (error) {
     const { codeName, message } = asCairnError(error);
     port.postMessage({ codeName, message });

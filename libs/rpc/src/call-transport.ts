@@ -24,7 +24,8 @@ export class CallTransport implements Transport {
   /** Addresses that serve no stream of calls, and until when that is believed (monotonic ms). */
   readonly #oneByOne = new Map<string, number>();
   readonly #streams = new Map<string, CallStream>();
-  readonly #clients = new Map<string, unknown>();
+  /** By address. */
+  readonly #clients = new Map<ServiceDefinition, Map<string, unknown>>();
   #closed = false;
 
   constructor(runtime: Runtime, options: GrpcTransportOptions = {}) {
@@ -35,15 +36,15 @@ export class CallTransport implements Transport {
   }
 
   client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
-    const key = `${definition.fullName}@${address}`;
-    const known = this.#clients.get(key);
+    const clients = this.#clients.get(definition) ?? new Map<string, unknown>();
+    const known = clients.get(address);
     if (known) return known as Client<D>;
     const byItself = this.#grpc.client(definition, address) as unknown as Record<string, AnyMethod>;
     const client = buildClient(definition, (name) => {
       const method = definition.methods[name];
       return method.responseStream ? byItself[name] : this.#unary(definition, method, address, byItself[name]);
     });
-    this.#clients.set(key, client);
+    this.#clients.set(definition, clients.set(address, client));
     return client;
   }
 

@@ -9,7 +9,7 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
-/** Clients that are kept; they look up who serves at each call. */
+/** Clients of one definition that are kept; they look up who serves at each call. */
 const MAX_CLIENTS = 256;
 
 /**
@@ -20,7 +20,8 @@ export class InProcessNetwork implements Transport {
   readonly #runtime: Runtime;
   readonly #timeoutMs: number;
   readonly #services = new Map<string, (method: string) => AnyHandler | undefined>();
-  readonly #clients = new Map<string, unknown>();
+  /** By address: a key of both would be a string put together, and hashed anew, at every call. */
+  readonly #clients = new Map<ServiceDefinition, Map<string, unknown>>();
 
   constructor(runtime: Runtime, options: InProcessOptions = {}) {
     this.#runtime = runtime;
@@ -41,12 +42,12 @@ export class InProcessNetwork implements Transport {
   }
 
   client<D extends ServiceDefinition>(definition: D, address: string): Client<D> {
-    const key = `${definition.fullName}@${address}`;
-    const known = this.#clients.get(key) as Client<D> | undefined;
+    const clients = this.#clients.get(definition) ?? new Map<string, unknown>();
+    const known = clients.get(address) as Client<D> | undefined;
     if (known) return known;
     const client = buildClient(definition, (name) => this.#method(definition, name, definition.methods[name], address));
-    if (this.#clients.size >= MAX_CLIENTS) this.#clients.clear();
-    this.#clients.set(key, client);
+    if (clients.size >= MAX_CLIENTS) clients.clear();
+    this.#clients.set(definition, clients.set(address, client));
     return client;
   }
 
@@ -56,8 +57,9 @@ export class InProcessNetwork implements Transport {
 
   #method(definition: ServiceDefinition, name: string, method: MethodDefinition, address: string): AnyMethod {
     const what = `${definition.fullName}/${method.name} at ${address}`;
+    const key = `${definition.fullName}@${address}`;
     const find = (): AnyHandler => {
-      const service = this.#services.get(`${definition.fullName}@${address}`);
+      const service = this.#services.get(key);
       if (!service) throw new CairnError('Unavailable', `${what}: nobody serves there`);
       const handler = service(name);
       if (!handler) throw new CairnError('NotSupported', `${what}: no handler`);
