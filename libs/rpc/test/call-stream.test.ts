@@ -69,7 +69,9 @@ describe('messages of a stream of calls', () => {
   test('are what the generated decoders read', () => {
     const u32 = fc.oneof(fc.nat(300), fc.integer({ min: 0, max: 0xffff_ffff }));
     const body = fc.oneof(fc.uint8Array({ maxLength: 40 }), fc.constant(new Uint8Array(20_000).fill(7)));
-    const headers = fc.dictionary(fc.string({ minLength: 1 }), fc.string(), { maxKeys: 3, noNullPrototype: true });
+    // A plain object cannot hold that one.
+    const name = fc.string({ minLength: 1 }).filter((text) => text !== '__proto__');
+    const headers = fc.dictionary(name, fc.string(), { maxKeys: 3, noNullPrototype: true });
     const call = fc.record({ id: u32, path: fc.string({ minLength: 1 }), timeoutMs: u32, headers, request: body });
     const cancelled = fc.array(fc.integer({ min: 1, max: 0xffff_ffff }), { maxLength: 4 });
     fc.assert(
