@@ -1,6 +1,6 @@
 /**
  * Longest wait of a write (20 a second) and of a read (10 a second) while parts of a cluster of local processes end and come.
- *   node tests/bench/failover.bench.ts [rounds]     FAILOVER_DIR=keeps the logs
+ *   node tests/bench/failover.bench.ts [rounds] [etcd]     etcd: only its absence; FAILOVER_DIR=keeps the logs
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SystemRuntime } from '@cairn/base';
@@ -17,6 +17,8 @@ const rounds = Number(process.argv[2] ?? 2);
 const SETTLE_MS = 8_000;
 /** A node that joined has its share of channels after this. */
 const BALANCE_MS = 9_000;
+/** Three times the life of a lease, and more. */
+const ETCD_AWAY_MS = 10_000;
 
 const dir = process.env['FAILOVER_DIR'];
 const cluster = await startCluster({ proxies: 1, ...(dir ? { dir } : {}) });
@@ -55,6 +57,12 @@ try {
   await sleep(2_000);
   for (let round = 0; round < rounds; round++) {
     await measured('nothing', 3_000, async () => undefined);
+    await measured(`etcd away for ${ETCD_AWAY_MS / 1000} s`, SETTLE_MS, async () => {
+      await cluster.etcd.kill();
+      await sleep(ETCD_AWAY_MS);
+      await cluster.etcd.restart();
+    });
+    if (process.argv[3] === 'etcd') continue;
     const owner = find((await status()).owners[0] ?? '');
     await measured(`streaming killed (${owner.name})`, SETTLE_MS, () => owner.kill());
     await measured('streaming joins, channels are balanced', BALANCE_MS, () => owner.restart());
