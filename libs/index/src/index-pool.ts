@@ -60,7 +60,7 @@ export class IndexPool implements Service {
     const openLimit = options.openLimit ?? 512;
     this.#runtime = options.runtime;
     this.#threads = Math.max(1, options.threads);
-    this.#ownThread = new OwnThread((callback) => void setImmediate(callback), undefined, this.#threads);
+    this.#ownThread = new OwnThread((callback) => void options.runtime.after(0, callback));
     this.#buildThreads = options.buildThreads ?? this.#threads;
     this.#inline = new VectorEngine(openLimit);
     this.#workers = options.runtime.inline ? undefined : new WorkerGroup(this.#threads, options.queueLimit ?? 10_000, openLimit);
@@ -216,8 +216,7 @@ export class IndexPool implements Service {
     if (!this.#workers) return this.#inline.run(task);
     const { path, breadth, maxBreadth, nq } = task;
     const travelling = (): GraphWork => ({ ...task, vectors: task.vectors && (shareable(task.vectors, rows) as DenseVectors) });
-    const place = this.#ownThread.placeOf(path, rows, estimate);
-    if (place !== 'here') return this.#ownThread.elsewhere(path, () => this.#run(travelling()), place === 'elsewhere');
+    if (!this.#ownThread.takes(path, rows, estimate)) return this.#ownThread.elsewhere(path, () => this.#run(travelling()));
     // One round only: what a filter leaves unfinished takes longer than was estimated.
     const search = (): EngineResult => this.#inline.graph({ ...task, maxBreadth: breadth });
     const result = this.#ownThread.measures(path) ? this.#measured(path, estimate, search) : search();

@@ -39,65 +39,30 @@ interface Learned {
 const MEASURED_FIRST = 16;
 const MEASURED_EVERY = 8;
 
-/** What a message to a worker and its answer cost the thread that serves, twice: shorter searches are not worth one. */
-const WORTH_NS = 40_000;
-
-/** Searches in a turn of the event loop, on average, from which on they wait for each other; a lone client never has more than one. Weight of the newest turn. */
-const CROWDED = 1.2;
-const NEWEST = 1 / 16;
-
-/** Where a search is to run. */
-export type Place =
-  /** Now, on the calling thread. */
-  | 'here'
-  /** In a worker: it takes too long, or nothing is known of its file. */
-  | 'elsewhere'
-  /** In a worker, for this thread has others waiting. */
-  | 'relief';
-
 /**
- * Decides which graph searches run at the call, on the thread that serves: for a lone request a worker would only add the way there and back. When
- * several come at a time, they and all else would wait behind each search: workers take what they can, a message costs this thread a tenth of it. Learns per index file how far the estimate is
- * from the truth.
+ * Decides which graph searches run at the call, on the thread that serves: a message to a worker and back costs about as much as a search of one
+ * query, so sending it away would cost the serving thread nothing less. Learns per index file how far the estimate is from the truth.
  */
 export class OwnThread {
   readonly #known = new Map<string, Learned>();
   readonly #pageFaults: () => number;
   readonly #nextTurn: (callback: () => void) => void;
-  readonly #workers: number;
   #held = 0;
-  /** Searches that came in this turn of the event loop, and in a turn that brought some, on average. */
-  #inTurn = 0;
-  #aTurn = 1;
   #elsewhere = 0;
   #faults = 0;
   #unlooked = LOOK_EVERY - 1;
 
-  /**
-   * `nextTurn` calls back once the event loop has turned. `pageFaults`: how many pages this process has read from disk so far. `workers`: how many
-   * there are to turn to when searches come several at a time.
-   */
-  constructor(
-    nextTurn: (callback: () => void) => void,
-    pageFaults: () => number = () => process.resourceUsage().majorPageFault,
-    workers = 0,
-  ) {
+  /** `nextTurn` calls back once the event loop has turned. `pageFaults`: how many pages this process has read from disk so far. */
+  constructor(nextTurn: (callback: () => void) => void, pageFaults: () => number = () => process.resourceUsage().majorPageFault) {
     this.#nextTurn = nextTurn;
     this.#pageFaults = pageFaults;
-    this.#workers = workers;
   }
 
-  /** Where a search of an estimated cost should run. A file is first searched elsewhere: that brings its pages into memory. */
-  placeOf(path: string, rows: number, estimateNs: number): Place {
-    this.#untilTurn();
-    this.#inTurn++;
+  /** Whether a search of an estimated cost should run at the call. A file is first searched elsewhere: that brings its pages into memory. */
+  takes(path: string, rows: number, estimateNs: number): boolean {
     const learned = this.#known.get(path);
-    if (!learned || rows > MAX_ROWS) return 'elsewhere';
-    const ns = estimateNs * learned.ratio;
-    // Only to a worker that has nothing to do: behind others a search would wait longer than here.
-    const crowded = this.#elsewhere > 0 || this.#aTurn > CROWDED;
-    if (crowded && ns > WORTH_NS && this.#elsewhere < this.#workers) return 'relief';
-    return this.mayHold(ns) ? 'here' : 'elsewhere';
+    if (!learned || rows > MAX_ROWS) return false;
+    return this.mayHold(estimateNs * learned.ratio);
   }
 
   /** Whether the search that now runs at the call should be measured. */
@@ -110,19 +75,13 @@ export class OwnThread {
   /** Whether work of such a cost, ns, may hold the calling thread now; what may counts as done at once. */
   mayHold(ns: number): boolean {
     if (ns > (this.#elsewhere > 0 ? AMONG_OTHERS_NS : ALONE_NS) || this.#held + ns > TURN_NS) return false;
-    this.#untilTurn();
+    if (this.#held === 0) this.#nextTurn(() => this.#turned());
     this.#held += ns;
     return true;
   }
 
-  #untilTurn(): void {
-    if (this.#held === 0 && this.#inTurn === 0) this.#nextTurn(() => this.#turned());
-  }
-
   #turned(): void {
-    if (this.#inTurn > 0) this.#aTurn += NEWEST * (this.#inTurn - this.#aTurn);
     this.#held = 0;
-    this.#inTurn = 0;
   }
 
   /**
@@ -140,12 +99,11 @@ export class OwnThread {
     learned.ratio += (ratio > learned.ratio ? SLOWER : FASTER) * (ratio - learned.ratio);
   }
 
-  /** A search of the file that runs elsewhere; `learns`: because of what is known of the file, which may be wrong by now. */
-  async elsewhere<T>(path: string, work: () => Promise<T>, learns = true): Promise<T> {
+  /** A search of the file that runs elsewhere. */
+  async elsewhere<T>(path: string, work: () => Promise<T>): Promise<T> {
     this.#elsewhere++;
     try {
       const result = await work();
-      if (!learns) return result;
       const learned = this.#known.get(path);
       if (learned) learned.ratio *= FORGET;
       else this.#known.set(path, { ratio: 1, searches: 0 });
